@@ -1,0 +1,27 @@
+"""Dense self-supervised pretraining for detection and segmentation."""
+
+import os
+from typing import TYPE_CHECKING
+
+from densessl.version import __version__
+
+# Threads that wait must give up their core: beside data workers, spinning ones stall every
+# operation on a CPU. OpenMP reads this when PyTorch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+if TYPE_CHECKING:
+    from densessl.engine.pretrain import pretrain
+    from densessl.transfer.export import load_backbone
+
+__all__ = ["__version__", "load_backbone", "pretrain"]
+
+_HOMES = {"pretrain": "densessl.engine.pretrain", "load_backbone": "densessl.transfer.export"}
+
+
+def __getattr__(name: str):
+    # PyTorch and mmengine take seconds to import; a name is fetched when it is used.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'densessl' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,47 @@
+"""Correspondence by place: where the cells of a view lie in the source image."""
+
+import torch
+from torch import Tensor
+
+
+def cell_centers(box: Tensor, flip: Tensor, grid: int) -> Tensor:
+    """Centres of the cells of a ``grid`` x ``grid`` map, in source pixels.
+
+    Args:
+        box: (B, 4) crop boxes x0, y0, x1, y1 in source pixels.
+        flip: (B,) bool, True where the view was mirrored left to right after the crop.
+        grid: Cells along each side.
+
+    Returns:
+        (B, grid*grid, 2) x, y; row-major, as the feature map is.
+    """
+    offsets = (torch.arange(grid, device=box.device, dtype=box.dtype) + 0.5) / grid
+    across = torch.where(flip[:, None], 1 - offsets, offsets)
+    x = box[:, 0:1] + across * (box[:, 2:3] - box[:, 0:1])
+    y = box[:, 1:2] + offsets * (box[:, 3:4] - box[:, 1:2])
+    return torch.stack(
+        [x[:, None, :].expand(-1, grid, -1), y[:, :, None].expand(-1, -1, grid)], dim=-1
+    ).flatten(1, 2)
+
+
+def match_agreement(match: Tensor, query_centers: Tensor, key_centers: Tensor) -> Tensor:
+    """Share of feature matches that the crop geometry confirms; a health figure of DenseCL.
+
+    A query cell counts when some key cell lies within one key cell of it, and its match is right
+    when the matched cell does.
+
+    Args:
+        match: (B, Q) indices of key cells.
+        query_centers: (B, Q, 2) source pixels.
+        key_centers: (B, K, 2) source pixels, row-major on a square grid.
+
+    Returns:
+        A scalar in [0, 1]; 0 when no cell of any pair overlaps.
+    """
+    distance_BQK = torch.cdist(query_centers, key_centers)
+    grid = round(key_centers.shape[1] ** 0.5)
+    cell = (key_centers[:, -1] - key_centers[:, 0]).abs() / max(grid - 1, 1)
+    reach = cell.norm(dim=1)[:, None]
+    has_twin = distance_BQK.amin(2) <= reach
+    matched = distance_BQK.gather(2, match.unsqueeze(2)).squeeze(2) <= reach
+    return (matched & has_twin).sum() / has_twin.sum().clamp(min=1)

@@ -1,0 +1,21 @@
+"""Where images come from, and in which order."""
+
+from densessl.datasets.images import (
+    CocoImages,
+    FileList,
+    ImageDataset,
+    ImageFolder,
+    ImageNet,
+    VOCImages,
+)
+from densessl.datasets.sampler import ViewSampler
+
+__all__ = [
+    "CocoImages",
+    "FileList",
+    "ImageDataset",
+    "ImageFolder",
+    "ImageNet",
+    "VOCImages",
+    "ViewSampler",
+]

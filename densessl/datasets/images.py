@@ -1,0 +1,245 @@
+"""Where images come from. A data set is a list of files and a transform; it keeps no state."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from densessl.errors import UserError
+from densessl.registry import DATASETS, TRANSFORMS
+from densessl.structures import SampleKey, ViewBatch
+from densessl.suggest import did_you_mean
+from densessl.transforms.decode import EXTENSIONS, ImageError, read_image
+
+MAX_SUBSTITUTES = 10
+
+
+class ImageDataset(Dataset):
+    """Base of all data sets: ``list_files`` names the images, the transform makes views of them.
+
+    An image that cannot be read is replaced by another one of the same list, drawn from the
+    sample's own random numbers, and the sample says so in ``broken``.
+
+    Args:
+        root: Folder of the images.
+        transform: Config or callable ``(bytes, SampleKey) -> (views, records)``.
+        max_broken: Share of unreadable images above which training stops.
+
+    Raises:
+        UserError: If a path is missing or no image is found.
+    """
+
+    def __init__(self, root: str, transform: dict | Callable, max_broken: float = 0.05):
+        self.root = str(root)
+        self.max_broken = max_broken
+        self.transform = TRANSFORMS.build(transform) if isinstance(transform, dict) else transform
+        self.files = self.list_files()
+        if not self.files:
+            raise UserError(
+                f"No images found in {self.root}.",
+                f"name a folder with images ({', '.join(EXTENSIONS)}); folders inside it are "
+                "searched too",
+            )
+
+    def list_files(self) -> list[str]:
+        """Paths of the images, relative to ``root``, in a fixed order."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def path(self, index: int) -> str:
+        return os.path.join(self.root, self.files[index])
+
+    def read(self, index: int) -> bytes:
+        """The bytes of image ``index``.
+
+        Raises:
+            ImageError: If the file cannot be read.
+        """
+        try:
+            return Path(self.path(index)).read_bytes()
+        except OSError as error:
+            raise ImageError(self.path(index), error.strerror or str(error)) from error
+
+    def __getitem__(self, key: SampleKey) -> ViewBatch:
+        """One sample: a ``ViewBatch`` without the batch axis."""
+        substitutes = np.random.default_rng((*key, len(self))).integers(
+            len(self), size=MAX_SUBSTITUTES
+        )
+        broken = -1
+        for index in (key.index, *substitutes.tolist()):
+            try:
+                views, records = self.transform(self.read(index), key)
+            except ImageError:
+                broken = key.index
+                continue
+            return ViewBatch(views, records, torch.tensor(key.index), torch.tensor(broken))
+        raise UserError(
+            f"{MAX_SUBSTITUTES + 1} images in a row cannot be read in {self.root}, the first is "
+            f"{self.path(key.index)}.",
+            "check the folder; most of its images seem to be broken",
+        )
+
+    @cached_property
+    def metainfo(self) -> dict:
+        """Number of images and SHA-256 of the list of their names; kept in checkpoints."""
+        digest = hashlib.sha256("\n".join(self.files).encode()).hexdigest()
+        return dict(count=len(self), sha256=digest)
+
+    def check(self, samples: int = 64) -> list[str]:
+        """Decodes up to ``samples`` evenly spaced images before training.
+
+        Returns:
+            One line for each that cannot be read.
+
+        Raises:
+            UserError: If their share is above ``max_broken``.
+        """
+        picked = np.unique(np.linspace(0, len(self) - 1, min(samples, len(self))).astype(int))
+        problems = []
+        for index in picked:
+            try:
+                read_image(self.read(int(index)))
+            except ImageError as error:
+                problems.append(f"{self.path(int(index))}: {error.reason}")
+        if len(problems) > self.max_broken * len(picked):
+            raise too_many_broken(problems, len(picked), self.max_broken)
+        return problems
+
+
+def too_many_broken(problems: list[str], seen: int, allowed: float) -> UserError:
+    """The error that says which of the images seen are broken."""
+    first = "\n  ".join(problems[:5])
+    return UserError(
+        f"{len(problems)} of {seen} images cannot be read, more than the share of {allowed:g} "
+        f"that the config allows:\n  {first}",
+        "mend or remove them, or allow more with "
+        "--cfg-options train_dataloader.dataset.max_broken=SHARE",
+    )
+
+
+def existing(path: str | Path, what: str) -> Path:
+    """``path`` if it exists.
+
+    Raises:
+        UserError: Otherwise, with a near name from the same folder.
+    """
+    path = Path(path).expanduser()
+    if path.exists():
+        return path
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise UserError(
+        f"{what} does not exist: {path}{did_you_mean(path.name, siblings)}",
+        "check the path; relative paths start at the current folder",
+    )
+
+
+def walk_images(root: Path) -> list[str]:
+    """All images below ``root``, relative and sorted; links to folders are followed."""
+    found = []
+    for folder, _, names in os.walk(root, followlinks=True):
+        for name in names:
+            if name.lower().endswith(EXTENSIONS):
+                found.append(os.path.relpath(os.path.join(folder, name), root))
+    return sorted(found)
+
+
+@DATASETS.register_module()
+class ImageFolder(ImageDataset):
+    """Every image below a folder, however deep."""
+
+    def list_files(self) -> list[str]:
+        root = existing(self.root, "The image folder")
+        if not root.is_dir():
+            raise UserError(f"{root} is a file, not a folder of images.", "name its folder")
+        return walk_images(root)
+
+
+@DATASETS.register_module()
+class FileList(ImageDataset):
+    """The images that a text file names, one path a line, relative to ``root``.
+
+    Args:
+        list_file: The text file; empty lines are skipped.
+    """
+
+    def __init__(self, list_file: str, root: str = ".", **kwargs):
+        self.list_file = list_file
+        super().__init__(root, **kwargs)
+
+    def list_files(self) -> list[str]:
+        existing(self.root, "The image folder")
+        lines = existing(self.list_file, "The file list").read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+
+
+@DATASETS.register_module()
+class VOCImages(ImageDataset):
+    """Images of a VOC devkit year, e.g. ``VOCdevkit/VOC2012``.
+
+    Args:
+        split: Name of a list in ``ImageSets/Main``; None takes all of ``JPEGImages``.
+    """
+
+    def __init__(self, root: str, split: str | None = None, **kwargs):
+        self.split = split
+        super().__init__(root, **kwargs)
+
+    def list_files(self) -> list[str]:
+        images = existing(Path(self.root) / "JPEGImages", "The VOC image folder")
+        files = walk_images(images)
+        if self.split is not None:
+            listing = existing(
+                Path(self.root) / "ImageSets/Main" / f"{self.split}.txt", "The VOC split"
+            )
+            wanted = {line.split()[0] for line in listing.read_text().splitlines() if line.strip()}
+            files = [name for name in files if Path(name).stem in wanted]
+        return [f"JPEGImages/{name}" for name in files]
+
+
+@DATASETS.register_module()
+class CocoImages(ImageDataset):
+    """The images that a COCO annotation file lists.
+
+    Args:
+        annotation: The json file; only its ``images`` are used.
+    """
+
+    def __init__(self, root: str, annotation: str, **kwargs):
+        self.annotation = annotation
+        super().__init__(root, **kwargs)
+
+    def list_files(self) -> list[str]:
+        existing(self.root, "The COCO image folder")
+        path = existing(self.annotation, "The COCO annotation file")
+        try:
+            return sorted(image["file_name"] for image in json.loads(path.read_text())["images"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} is not a COCO annotation file: {error!r}",
+                "it must be json with a list 'images' of entries with 'file_name'",
+            ) from error
+
+
+@DATASETS.register_module()
+class ImageNet(ImageDataset):
+    """ImageNet's layout: ``root/train/nXXXXXXXX/*.JPEG``.
+
+    Args:
+        split: The folder below ``root``.
+    """
+
+    def __init__(self, root: str, split: str = "train", **kwargs):
+        self.split = split
+        super().__init__(root, **kwargs)
+
+    def list_files(self) -> list[str]:
+        folder = existing(Path(self.root) / self.split, "The ImageNet folder")
+        return [f"{self.split}/{name}" for name in walk_images(folder)]

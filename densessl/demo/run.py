@@ -1,0 +1,191 @@
+"""The main job in small: pretrain on unlabelled images, convert, fine-tune, report."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from densessl.demo.scenes import render_scenes
+from densessl.engine.pretrain import pretrain
+from densessl.errors import UserError
+from densessl.transfer.export import export_checkpoint
+from densessl.transfer.finetune import finetune
+from densessl.transfer.report import verdict, write_report
+
+CONFIG = "configs/densecl/densecl_r18_1xb64-coslr-100e_folder.py"
+DETECTOR = "configs/transfer/detection/faster-rcnn_fpn_small.py"
+SEGMENTER = "configs/transfer/segmentation/fcn_small.py"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything: small enough for two CPU cores.
+
+    Attributes:
+        view_size: Side of the views in pixels.
+        batch_size: Images a pretraining step.
+        steps: Pretraining steps; the learning rate falls to zero over them.
+        detector_iterations: Of each fine-tuned detector.
+        segmenter_iterations: Of each fine-tuned segmenter.
+        seeds: Fine-tuning seeds.
+    """
+
+    view_size: int
+    batch_size: int
+    steps: int
+    detector_iterations: int
+    segmenter_iterations: int
+    seeds: tuple[int, ...] = (0, 1)
+
+
+SCENES = Plan(64, 64, 240, 120, 100)
+PHOTOS = Plan(96, 64, 1200, 500, 400)
+
+
+def run_demo(out_dir: str | Path, data: str | Path | None = None) -> Path:
+    """Runs the demo; a second call goes on where the first one stopped.
+
+    Args:
+        out_dir: Everything is written below it.
+        data: A VOC-layout folder with boxes and segmentation masks; None renders scenes.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        UserError: ``data`` does not exist, or ``out_dir`` holds something else.
+    """
+    started, out = time.time(), Path(out_dir)
+    plan = SCENES if data is None else PHOTOS
+    _claim(out, plan, data)
+    if data is None:
+        _say("1/5 rendering scenes")
+        data = render_scenes(out / "scenes", progress=_every(200, "images"))
+    images = _pretraining_images(Path(data), out)
+
+    _say(f"2/5 pretraining DenseCL, R18, {plan.steps} steps on {len(images)} images without labels")
+    checkpoint, info = _pretrain(out, Path(data), plan, len(images))
+
+    _say("3/5 converting the backbone and proving the conversion")
+    exported = out / "backbone.pth"
+    if not exported.exists():
+        print(export_checkpoint(checkpoint, exported, to="mmdet").summary())
+
+    inits = {"densecl": str(exported), "random": "random"}
+    results = []
+    for number, name, config, iterations in (
+        (4, "detector", DETECTOR, plan.detector_iterations),
+        (5, "segmenter", SEGMENTER, plan.segmenter_iterations),
+    ):
+        _say(f"{number}/5 fine-tuning a {name} from DenseCL and from random weights")
+        path = finetune(
+            config, inits, out / name, list(plan.seeds), data=data, iterations=iterations
+        )
+        results.append(json.loads(path.read_text()))
+
+    report = write_report(
+        results,
+        out,
+        "densessl demo: does pretraining help?",
+        [out / "detector", out / "segmenter"],
+        info,
+    )
+    _say(f"done in {(time.time() - started) / 60:.1f} minutes")
+    for result in results:
+        print(verdict(result))
+    print(f"Report: {report}")
+    return report
+
+
+def _say(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+def _every(step: int, what: str):
+    def progress(done: int, total: int) -> None:
+        if done % step == 0 or done == total:
+            print(f"  {done}/{total} {what}", flush=True)
+
+    return progress
+
+
+def _claim(out: Path, plan: Plan, data: str | Path | None) -> None:
+    """Makes ``out`` ours, or finds that it is already, with the same plan and data."""
+    if data is not None and not (Path(data) / "JPEGImages").is_dir():
+        raise UserError(
+            f"{data} is not a VOC-layout folder: it has no JPEGImages.",
+            "make demo DATA=DIR wants JPEGImages/, Annotations/, ImageSets/ and SegmentationClass/;"
+            " for other layouts use tools/train.py and tools/transfer.py",
+        )
+    claim = json.loads(json.dumps(dict(plan=asdict(plan), data=data and str(Path(data).resolve()))))
+    marker = out / "demo.json"
+    if marker.exists() and json.loads(marker.read_text()) == claim:
+        return
+    if out.exists() and any(out.iterdir()):
+        raise UserError(
+            f"{out} already holds something else.", "give another folder: make demo OUT=DIR ..."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    marker.write_text(json.dumps(claim, indent=1))
+
+
+def _pretraining_images(data: Path, out: Path) -> list[str]:
+    """Lists all images of ``data`` but those of its validation split."""
+    kept_out = set()
+    for split in data.glob("ImageSets/*/val.txt"):
+        kept_out |= {line.split()[0] for line in split.read_text().splitlines() if line.strip()}
+    images = [
+        str(path.relative_to(data))
+        for folder in ("JPEGImages", "unlabelled")
+        for path in sorted((data / folder).glob("*"))
+        if path.stem not in kept_out
+    ]
+    (out / "pretraining_images.txt").write_text("\n".join(images) + "\n")
+    return images
+
+
+def _pretrain(out: Path, data: Path, plan: Plan, num_images: int) -> tuple[Path, dict]:
+    work_dir, summary = out / "pretraining", out / "pretraining.json"
+    if summary.exists():
+        info = json.loads(summary.read_text())
+        return Path(info["checkpoint"]), info
+    started = time.time()
+    epochs = max(1, round(plan.steps * plan.batch_size / num_images))
+    checkpoint = pretrain(
+        CONFIG,
+        work_dir=work_dir,
+        resume=True,
+        **{
+            "train_dataloader.batch_size": plan.batch_size,
+            "train_dataloader.dataset": dict(
+                type="FileList",
+                list_file=str(out / "pretraining_images.txt"),
+                root=str(data),
+                transform=dict(type="MultiView", size=plan.view_size, views=["moco_v2", "moco_v2"]),
+                _delete_=True,
+            ),
+            "train_cfg.max_epochs": epochs,
+            "param_scheduler.T_max": epochs,
+            "default_hooks.checkpoint.interval": max(1, epochs // 4),
+        },
+    )
+    log = [
+        json.loads(line)
+        for path in sorted(work_dir.glob("*/vis_data/scalars.json"))
+        for line in path.read_text().splitlines()
+    ]
+    info = dict(
+        checkpoint=str(checkpoint),
+        method="DenseCL",
+        architecture="ResNet-18",
+        images=num_images,
+        epochs=epochs,
+        steps=log[-1]["step"],
+        seconds=time.time() - started,
+        loss_curve=[
+            dict(step=entry["step"], loss=entry["loss"], chance=entry["log(K+1)"]) for entry in log
+        ],
+        health={"match_agreement": log[-1]["match_agreement"]},
+    )
+    summary.write_text(json.dumps(info, indent=1))
+    return checkpoint, info

@@ -1,0 +1,29 @@
+"""The engine: mmengine's loop, adapted to optimizer steps."""
+
+from densessl.engine.hooks import (
+    BrokenImagesHook,
+    FiniteLossHook,
+    OptimizerStepHook,
+    StopHook,
+    Stopped,
+    ThroughputHook,
+)
+from densessl.engine.loop import PretrainLoop
+from densessl.engine.optim import PrecisionOptimWrapper, PretrainDDP, TrainableParameters
+from densessl.engine.pretrain import pretrain
+from densessl.engine.runner import PretrainRunner
+
+__all__ = [
+    "BrokenImagesHook",
+    "FiniteLossHook",
+    "OptimizerStepHook",
+    "PrecisionOptimWrapper",
+    "PretrainDDP",
+    "PretrainLoop",
+    "PretrainRunner",
+    "StopHook",
+    "Stopped",
+    "ThroughputHook",
+    "TrainableParameters",
+    "pretrain",
+]

@@ -1,0 +1,217 @@
+"""Configs: finding, loading and checking them, so that a misspelt key is named and not ignored."""
+
+import inspect
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import Registry
+from mmengine.registry import root as mm_root
+from mmengine.runner import LogProcessor, Runner
+from torch.utils.data import DataLoader
+
+import densessl.registry as registries
+from densessl.errors import UserError
+from densessl.suggest import did_you_mean
+
+# What mmengine reads inside dicts that have no `type`.
+UNTYPED_KEYS = {
+    "train_dataloader": {*inspect.signature(DataLoader).parameters, "num_batch_per_epoch"},
+    "log_processor": {*inspect.signature(LogProcessor).parameters},
+    "default_hooks": {*DEFAULT_HOOKS, *OUR_HOOKS},
+    "auto_scale_lr": {"base_batch_size", "enable"},
+    "randomness": {"seed", "diff_rank_seed", "deterministic"},
+    "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
+    "env_cfg.mp_cfg": {"mp_start_method", "opencv_num_threads"},
+    "optim_wrapper.clip_grad": {
+        *("type", "max_norm", "norm_type", "error_if_nonfinite", "foreach", "clip_value")
+    },
+    "optim_wrapper.paramwise_cfg": {
+        *("custom_keys", "bypass_duplicate", "bias_lr_mult", "bias_decay_mult"),
+        *("norm_decay_mult", "flat_decay_mult", "dwconv_decay_mult", "dcn_offset_lr_mult"),
+    },
+    "train_cfg": {"by_epoch", "max_epochs", "max_iters", "val_begin", "val_interval"},
+}
+TOP_KEYS = {
+    *inspect.signature(Runner.__init__).parameters,
+    "custom_imports",
+    "model_wrapper_cfg",
+    "activation_checkpointing",
+} - {"self", "cfg"}
+OPTIM_WRAPPER_KEYS = {"constructor", "paramwise_cfg"}
+
+
+def config_folder() -> Path:
+    """Where the shipped configs are: beside the package, or inside it once installed."""
+    package = Path(__file__).resolve().parents[1]
+    beside = package.parent / "configs"
+    return beside if beside.is_dir() else package / ".mim" / "configs"
+
+
+def load_config(config: str | Path | Config, options: dict[str, Any] | None = None) -> Config:
+    """Loads or copies a config, applies dotted ``options`` and checks every key.
+
+    Args:
+        config: A config or its file; a path below the shipped ``configs/`` works from anywhere.
+        options: Dotted keys, as ``--cfg-options`` gives them.
+
+    Raises:
+        UserError: If the file does not exist or cannot be read, or a key or type is unknown.
+    """
+    cfg = deepcopy(config) if isinstance(config, Config) else _read(Path(config))
+    apply_options(cfg, options or {})
+    check_config(cfg)
+    return cfg
+
+
+def _read(path: Path) -> Config:
+    if not path.is_file():
+        shipped = config_folder() / Path(
+            *path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
+        )
+        if not shipped.is_file():
+            names = {p.name: p for p in config_folder().rglob("*.py")}
+            raise UserError(
+                f"There is no config {path}{did_you_mean(path.name, names)}.",
+                f"give the path of a .py file; the shipped ones are in {config_folder()}",
+            )
+        path = shipped
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is Python: anything can go wrong in it
+        raise UserError(
+            f"The config {path} cannot be read: {type(error).__name__}: {error}", "mend that line"
+        ) from error
+
+
+def apply_options(cfg: Config, options: dict[str, Any]) -> None:
+    """Merges dotted ``options`` into ``cfg``; ``check_config`` then judges the result.
+
+    Raises:
+        UserError: If a key goes through something that holds no keys.
+    """
+    for key, value in options.items():
+        try:
+            cfg.merge_from_dict({key: value})
+        except (KeyError, TypeError, IndexError, AssertionError) as error:
+            raise UserError(
+                f"--cfg-options {key}={value!r} does not fit the config: {error}",
+                "look at the config's structure; items of lists are numbered, e.g. views.0.size",
+            ) from error
+
+
+def check_config(cfg: Config) -> None:
+    """Checks every key of a pretraining config against what reads it.
+
+    Top-level names that begin with ``_`` are the config's own and are left alone.
+
+    Raises:
+        UserError: Names the first key or type that nothing reads, and the nearest known one.
+    """
+    for key, value in cfg.items():
+        if key.startswith("_"):
+            continue
+        _check_known(key, TOP_KEYS, "the config")
+        _check_value(value, key)
+
+
+def _check_value(value: Any, where: str) -> None:
+    if isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            _check_value(item, f"{where}.{number}")
+    elif isinstance(value, dict):
+        _check_dict(value, where)
+
+
+def _check_dict(value: ConfigDict, where: str) -> None:
+    if "type" in value:
+        known = _arguments(value["type"], where)
+        if where == "optim_wrapper" and known is not None:
+            known = known | OPTIM_WRAPPER_KEYS
+    else:
+        known = UNTYPED_KEYS.get(where)
+    for key, item in value.items():
+        if known is not None and key not in ("type", "_scope_", "_delete_"):
+            _check_known(key, known, where)
+        # Free-form arguments (env_cfg, view specs) are judged by what reads them.
+        if "type" in value or where in UNTYPED_KEYS or where == "default_hooks":
+            _check_value(item, f"{where}.{key}")
+
+
+def _check_known(key: str, known: set[str], where: str) -> None:
+    if key not in known:
+        raise UserError(
+            f"Unknown key '{key}' in {where}{did_you_mean(key, known)}.",
+            f"use one of: {', '.join(sorted(known))}"
+            + (
+                ", or begin the name with _ for a variable of your own"
+                if where == "the config"
+                else ""
+            ),
+        )
+
+
+def _registries() -> list[Registry]:
+    ours = [value for value in vars(registries).values() if isinstance(value, Registry)]
+    theirs = [value for value in vars(mm_root).values() if isinstance(value, Registry)]
+    return ours + theirs
+
+
+def _arguments(type_name: Any, where: str) -> set[str] | None:
+    """Names that the constructor of a registered type accepts; None when it accepts any."""
+    if inspect.isclass(type_name) or callable(type_name):
+        return _parameters(type_name)
+    name = str(type_name).split(".")[-1]
+    found = next((r.get(name) for r in _registries() if r.get(name) is not None), None)
+    if found is not None:
+        return _parameters(found)
+    known = {key for registry in _registries() for key in registry.module_dict}
+    raise UserError(
+        f"Unknown type '{type_name}' in {where}{did_you_mean(name, known)}.",
+        "check the name; types of your own are registered by custom_imports in the config",
+    )
+
+
+def _parameters(target: Any) -> set[str] | None:
+    """Parameters of a callable; through ``**kwargs`` those of the base classes are added."""
+    names: set[str] = set()
+    for owner in inspect.getmro(target) if inspect.isclass(target) else (target,):
+        if inspect.isclass(owner):
+            if "__init__" not in vars(owner):
+                continue
+            owner = owner.__init__
+        parameters = inspect.signature(owner).parameters.values()
+        names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            return names - {"self", "runner", "dataloader", "params", "optimizer_params"}
+    return None
+
+
+def set_precision(cfg: Config, precision: str) -> None:
+    """Writes the precision into the optimizer wrapper of ``cfg``."""
+    cfg.optim_wrapper.type = "PrecisionOptimWrapper"
+    cfg.optim_wrapper.precision = precision
+
+
+def set_runtime_defaults(cfg: Config) -> None:
+    """Fills in what follows from the machine and not from the recipe."""
+    loader = cfg.train_dataloader
+    defaults = dict(
+        sampler=dict(type="ViewSampler"),
+        collate_fn=dict(type="default_collate"),
+        worker_init_fn=dict(type="ignore_interrupt"),
+        drop_last=True,
+        pin_memory=torch.cuda.is_available(),
+    )
+    if loader.get("num_workers", 0) > 0:
+        defaults.update(persistent_workers=True)
+    for key, value in defaults.items():
+        loader.setdefault(key, value)
+    cfg.setdefault("model_wrapper_cfg", dict(type="PretrainDDP"))
+    cfg.setdefault("default_scope", "densessl")
+    if not torch.cuda.is_available():
+        cfg.setdefault("env_cfg", {})
+        cfg.env_cfg.setdefault("dist_cfg", {})
+        cfg.env_cfg.dist_cfg.backend = "gloo"

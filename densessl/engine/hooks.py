@@ -1,0 +1,186 @@
+"""Hooks: what happens at an optimizer step, what the log shows, how a run ends early."""
+
+import os
+import signal
+import threading
+from types import FrameType
+
+import torch
+from mmengine.device import get_device
+from mmengine.dist import all_gather_object, all_reduce, get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from densessl.datasets.images import too_many_broken
+from densessl.errors import UserError
+from densessl.registry import HOOKS
+from densessl.structures import ViewBatch
+
+
+class Stopped(Exception):
+    """Training ended early on a signal, after writing a checkpoint.
+
+    Args:
+        signum: The signal.
+        checkpoint: Path of what was written.
+    """
+
+    def __init__(self, signum: int, checkpoint: str):
+        super().__init__(signum, checkpoint)
+        self.signum, self.checkpoint = signum, checkpoint
+
+
+def method_of(runner: Runner):
+    """The method being trained, out of its wrapper."""
+    return getattr(runner.model, "module", runner.model)
+
+
+@HOOKS.register_module()
+class OptimizerStepHook(Hook):
+    """Tells the method of every optimizer step, exactly when it happens."""
+
+    def before_train(self, runner: Runner) -> None:
+        method = method_of(runner)
+        method.step = runner.iter
+        method.total_steps = runner.max_epochs * len(runner.train_dataloader)
+
+        def stepped(*_) -> None:
+            method.step += 1
+            method.after_optimizer_step()
+
+        self._handle = runner.optim_wrapper.optimizer.register_step_post_hook(stepped)
+
+    def after_train(self, runner: Runner) -> None:
+        self._handle.remove()
+
+
+@HOOKS.register_module()
+class ThroughputHook(Hook):
+    """Adds images a second (over all ranks) and the share of time spent waiting for data."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        hub = runner.message_hub
+        seconds = hub.get_scalar("train/time").current()
+        images = len(data_batch.index) * get_world_size()
+        hub.update_scalar("train/images_per_s", images / seconds)
+        hub.update_scalar("train/data_wait", hub.get_scalar("train/data_time").current() / seconds)
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stops a training whose loss is no longer a number, instead of wasting the night.
+
+    Checked before every checkpoint too, so that the last one is always from before.
+
+    Args:
+        interval: Optimizer steps between checks; each one waits for the device.
+    """
+
+    def __init__(self, interval: int = 10):
+        self.interval = interval
+        self.loss = torch.zeros(())
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.loss = outputs["loss"]
+        if self.every_n_train_iters(runner, self.interval):
+            self.check(f"at step {runner.iter + 1}")
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        self.check("before the checkpoint, which was not written")
+
+    def check(self, when: str) -> None:
+        """Raises ``UserError`` unless the last loss is finite."""
+        if not self.loss.isfinite():
+            raise UserError(
+                f"The loss is {self.loss.item()} {when}.",
+                "start again with a lower learning rate (--cfg-options "
+                "optim_wrapper.optimizer.lr=...), or go on from the last checkpoint, which is "
+                "from before, with --resume --precision fp32",
+            )
+
+
+@HOOKS.register_module()
+class StopHook(Hook):
+    """Ctrl-C and SIGTERM: a checkpoint at the next optimizer step, then ``Stopped``.
+
+    A second Ctrl-C ends the process at once. A second SIGTERM does not: schedulers and torchrun
+    may both send one.
+    """
+
+    priority = "LOWEST"
+
+    def __init__(self):
+        self._signum: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        # Python allows handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._note)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self._signum and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self._signum and is_main_process():
+            # The signal may have come in the middle of a print: no buffered stream here.
+            os.write(2, b"\nStopping after this step, with a checkpoint. Ctrl-C: at once.\n")
+        self._signum = signum
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        # Ranks may get the signal in different steps; they must stop in the same one.
+        signum = self._agreed()
+        if signum:
+            checkpoint = runner.save_now(runner.iter + 1)
+            raise Stopped(signum, checkpoint)
+
+    def _agreed(self) -> int:
+        if get_world_size() == 1:
+            return self._signum or 0
+        signum = torch.tensor(self._signum or 0, device=get_device())
+        all_reduce(signum, "max")
+        return int(signum)
+
+    def however_it_ended(self, runner: Runner) -> None:
+        """Called by ``PretrainRunner.train``: gives the signals back."""
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous.clear()
+
+
+@HOOKS.register_module()
+class BrokenImagesHook(Hook):
+    """Counts unreadable images while training, names the first ones, stops when too many.
+
+    Args:
+        enough: Images to have seen before a share is judged.
+    """
+
+    def __init__(self, enough: int = 200):
+        self.enough = enough
+        self.broken: dict[int, None] = {}  # a set in the order of discovery
+        self.seen = 0
+
+    def after_train_iter(
+        self, runner, batch_idx, data_batch: ViewBatch | None = None, outputs=None
+    ) -> None:
+        dataset = runner.train_dataloader.dataset
+        self.seen = min(self.seen + len(data_batch.index), len(dataset))
+        for index in data_batch.broken[data_batch.broken >= 0].tolist():
+            if index not in self.broken:
+                self.broken[index] = None
+                if len(self.broken) <= 5:
+                    runner.logger.warning(
+                        f"cannot read {dataset.path(index)}; another image stands in for it"
+                    )
+        if (
+            self.seen >= min(self.enough, len(dataset))
+            and len(self.broken) > dataset.max_broken * self.seen
+        ):
+            paths = [dataset.path(index) for index in self.broken]
+            raise too_many_broken(paths, self.seen, dataset.max_broken)
+
+    def after_train_epoch(self, runner) -> None:
+        count = len({index for part in all_gather_object(list(self.broken)) for index in part})
+        if count:
+            runner.logger.warning(f"{count} images of the data set cannot be read")

@@ -1,0 +1,61 @@
+"""The training loop: epochs that can be resumed in the middle, and stopped after some steps."""
+
+import math
+
+from mmengine.runner import EpochBasedTrainLoop
+
+from densessl.errors import UserError
+from densessl.registry import LOOPS
+
+
+@LOOPS.register_module()
+class PretrainLoop(EpochBasedTrainLoop):
+    """mmengine's epoch loop in which one iteration is one optimizer step.
+
+    Args:
+        runner: The runner.
+        dataloader: Its sampler is a ``ViewSampler``.
+        max_epochs: Length of training, and of the schedules.
+        max_steps: Stop after so many optimizer steps; the schedules keep their length.
+
+    Raises:
+        UserError: If the data do not fill a single step.
+    """
+
+    def __init__(self, runner, dataloader, max_epochs: int, max_steps: int | None = None):
+        super().__init__(runner, dataloader, max_epochs)
+        batch, images = self.dataloader.batch_size, len(self.dataloader.sampler)
+        if batch > images:
+            raise UserError(
+                f"The batch of {batch} images a step is larger than the data set of {images}"
+                + (f" on each of {runner.world_size} ranks." if runner.world_size > 1 else "."),
+                "lower it with --cfg-options train_dataloader.batch_size=N, or add images",
+            )
+        self.max_steps = math.inf if max_steps is None else max_steps
+        self._max_iters = min(self._max_iters, self.max_steps)
+        self.epoch_began = 0  # optimizer steps before the current epoch
+
+    def run(self):
+        """Trains to the end, which a resumed run may have reached already."""
+        self.stop_training = self._iter >= self.max_steps
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """One epoch, or what is left of it after a resume."""
+        done = self._iter - self.epoch_began
+        sampler = self.dataloader.sampler
+        sampler.set_epoch(self._epoch)
+        sampler.start = done * self.dataloader.batch_size
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        for index, batch in enumerate(self.dataloader, start=done):
+            self.run_iter(index, batch)
+            if self._iter >= self.max_steps:
+                self.stop_training = True
+                break
+        if self._iter - self.epoch_began == len(self.dataloader):
+            self.runner.call_hook("after_train_epoch")
+            self._epoch += 1
+            self.epoch_began = self._iter
+        if self.stop_training and self._epoch < self._max_epochs:
+            self.runner.save_now(self._iter)

@@ -1,0 +1,99 @@
+"""Precision, accumulation and the choice of parameters: mmengine's optimizer wrapper, adapted."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.dist import broadcast
+from mmengine.model.wrappers import MMDistributedDataParallel
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from torch import nn
+
+from densessl.models.methods.base import train_step
+from densessl.registry import MODEL_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+def has_bf16() -> bool:
+    """Whether the default device computes bf16 in hardware."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+@OPTIM_WRAPPERS.register_module()
+class PrecisionOptimWrapper(OptimWrapper):
+    """Autocast to bf16 where the device has it, on GPU and CPU alike, without loss scaling.
+
+    Accumulation counts micro-batches inside one training step, so it is always complete.
+
+    Args:
+        precision: "bf16", "fp32", or "auto" for bf16 where the device has it.
+        **options: mmengine's ``OptimWrapper``: optimizer, accumulative_counts, clip_grad.
+    """
+
+    def __init__(self, precision: str = "auto", **options):
+        super().__init__(**options)
+        self.precision = precision
+        if precision == "auto":
+            self.precision = "bf16" if has_bf16() else "fp32"
+
+    @property
+    def accumulative_counts(self) -> int:
+        """Micro-batches in one optimizer step."""
+        return self._accumulative_counts
+
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
+        """Always starts at a boundary: the runner counts optimizer steps, this micro-batches."""
+        self._inner_count, self._max_counts = 0, -1
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast around one forward, and no gradient exchange before the last micro-batch."""
+        device = next(model.parameters()).device.type
+        bf16 = self.precision == "bf16"
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16, enabled=bf16):
+            yield
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class TrainableParameters(DefaultOptimWrapperConstructor):
+    """mmengine's constructor over the parameters that have a gradient: not the teacher's."""
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        model = getattr(model, "module", model)
+        groups: list[dict] = []
+        if self.paramwise_cfg:
+            self.add_params(groups, model)
+        else:
+            groups.append(dict(params=list(model.parameters())))
+        for group in groups:
+            group["params"] = [p for p in group["params"] if p.requires_grad]
+        groups = [group for group in groups if group["params"]]
+        optimizer = self.build_optimizer(groups)
+        wrapper = {"type": "PrecisionOptimWrapper", **self.optim_wrapper_cfg}
+        return OPTIM_WRAPPERS.build(wrapper, default_args=dict(optimizer=optimizer))
+
+    def build_optimizer(self, groups: list[dict]) -> torch.optim.Optimizer:
+        """The optimizer that the config names, over ``groups``."""
+        from mmengine.registry import OPTIMIZERS
+
+        return OPTIMIZERS.build(dict(self.optimizer_cfg, params=groups))
+
+
+@MODEL_WRAPPERS.register_module()
+class PretrainDDP(MMDistributedDataParallel):
+    """DistributedDataParallel with the training step over micro-batches; works on CPUs (gloo)."""
+
+    def __init__(self, module: nn.Module, device_ids: list[int] | None = None, **options):
+        on_cpu = next(module.parameters()).device.type == "cpu"
+        options = {"broadcast_buffers": False, **options}
+        super().__init__(module, device_ids=None if on_cpu else device_ids, **options)
+        # Ranks may start from different seeds; queues must be the same on all of them.
+        for buffer in module.buffers():
+            broadcast(buffer)
+
+    def train_step(self, data, optim_wrapper: OptimWrapper) -> dict[str, torch.Tensor]:
+        """See ``Method.train_step``."""
+        return train_step(self, self.module, data, optim_wrapper)

@@ -1,0 +1,137 @@
+"""Pretraining from a config: the checks before, the run, and the checkpoint it leaves."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier
+from mmengine.registry import FUNCTIONS
+from mmengine.runner import find_latest_checkpoint
+
+from densessl.checkpoint import install_safe_loader
+from densessl.engine.config import load_config, set_precision, set_runtime_defaults
+from densessl.engine.runner import PretrainRunner
+from densessl.errors import UserError
+from densessl.registry import DATASETS, MODELS
+
+
+@FUNCTIONS.register_module()
+def ignore_interrupt(worker_id: int) -> None:
+    """A worker leaves signals to the main process, which needs it to finish its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def pretrain(
+    config: str | Path | Config,
+    images: str | Path | None = None,
+    work_dir: str | Path | None = None,
+    resume: bool | str = False,
+    precision: str | None = None,
+    seed: int | None = None,
+    launcher: str = "none",
+    **overrides: Any,
+) -> Path:
+    """Pretrains a backbone on unlabelled images.
+
+    Args:
+        config: A config, or the path of one; shipped ones by their path below ``configs/``.
+        images: A folder of images, searched in depth; replaces the config's data set.
+        work_dir: Where logs and checkpoints go; by default ``work_dirs/<config name>``.
+        resume: True for the latest checkpoint in ``work_dir`` if there is one, or a path.
+        precision: "auto", "bf16" or "fp32"; None leaves it to the config.
+        seed: Of everything random; None leaves it to the config.
+        launcher: "none", "pytorch", "slurm" or "mpi".
+        **overrides: Config keys; a dot inside a key may be written as two underscores, e.g.
+            ``train_cfg__max_epochs=20``.
+
+    Returns:
+        Path of the last checkpoint.
+
+    Raises:
+        UserError: If something is wrong that the user can mend; before the first step where
+            possible.
+        Stopped: After a signal; a checkpoint was written.
+    """
+    options = {name.replace("__", "."): value for name, value in overrides.items()}
+    cfg = load_config(config, options)
+    if not cfg.get("work_dir"):
+        cfg.work_dir = f"work_dirs/{Path(cfg.filename or 'pretrain').stem}"
+    if images is not None:
+        dataset = cfg.train_dataloader.dataset
+        kept = {key: dataset[key] for key in ("transform", "max_broken") if key in dataset}
+        cfg.train_dataloader.dataset = dict(type="ImageFolder", root=str(images), **kept)
+    if work_dir is not None:
+        cfg.work_dir = str(work_dir)
+    if seed is not None:
+        cfg.randomness = {**cfg.get("randomness", {}), "seed": seed}
+    if precision is not None:
+        set_precision(cfg, precision)
+    if launcher != "none":
+        cfg.launcher = launcher
+    return run(cfg, resume)
+
+
+def run(cfg: Config, resume: bool | str) -> Path:
+    """Checks ``cfg`` against the data and the disk, then trains."""
+    set_runtime_defaults(cfg)
+    install_safe_loader()
+    _set_resume(cfg, resume)
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    broken = dataset.check()
+    cfg.model = MODELS.get(cfg.model.type).resolve(cfg.model, len(dataset))
+    runner = PretrainRunner.from_cfg(cfg)
+    for line in broken:
+        runner.logger.warning(f"cannot read {line}")
+    for line in method_warnings(runner, len(dataset)):
+        runner.logger.warning(line)
+    runner.check_space()
+    runner.train()
+    barrier()  # the last checkpoint is rank 0's
+    return Path(find_latest_checkpoint(cfg.work_dir) or runner.save_now(runner.iter))
+
+
+def method_warnings(runner: PretrainRunner, num_images: int) -> list[str]:
+    """What the method has to say about the data before it starts."""
+    method = getattr(runner.model, "module", runner.model)
+    return method.warnings(num_images)
+
+
+def _set_resume(cfg: Config, resume: bool | str) -> None:
+    latest = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
+    if resume is False and latest:
+        raise UserError(
+            f"{cfg.work_dir} already holds a run (its latest checkpoint is {latest}).",
+            "continue it with --resume, or give another --work-dir",
+        )
+    if isinstance(resume, str | Path) and str(resume) != "auto":
+        if not Path(resume).is_file():
+            raise UserError(f"There is no checkpoint {resume} to resume from.", "check the path")
+        cfg.resume, cfg.load_from = True, str(resume)
+    elif resume:
+        cfg.resume, cfg.load_from = latest is not None, latest
+
+
+def memory_advice(error: BaseException) -> UserError | None:
+    """A readable error when ``error`` means that memory has run out, else None."""
+    text = str(error)
+    signs = ("not enough memory", "can't allocate memory", "killed by signal: Killed")
+    exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        sign in text for sign in signs
+    )
+    if exhausted:
+        return UserError(
+            f"Out of memory: {text.splitlines()[0] if text else 'no memory left'}",
+            "halve the micro-batch and double the accumulation, which keeps the training step the "
+            "same: --cfg-options train_dataloader.batch_size=N optim_wrapper.accumulative_counts=M;"
+            " or use smaller views (train_dataloader.dataset.transform.size), or fewer workers",
+        )
+    if "No space left on device" in text or "bus error" in text.lower():
+        return UserError(
+            f"No room left: {text.splitlines()[0]}",
+            "free some disk space; if the message speaks of shared memory, use fewer workers "
+            "(--cfg-options train_dataloader.num_workers=0)",
+        )
+    return None

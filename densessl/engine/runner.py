@@ -1,0 +1,175 @@
+"""mmengine's Runner with safe resuming, atomic checkpoints and our meta data in them."""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, is_distributed, is_main_process, master_only
+from mmengine.runner import Runner
+
+from densessl.checkpoint import check_free_space, load_checkpoint
+from densessl.engine.hooks import method_of
+from densessl.errors import UserError
+from densessl.transfer.coverage import compare_state
+
+FORMAT = "densessl/1"
+HOOKS = dict(
+    sampler_seed=None,  # the loop tells the sampler itself
+    optimizer_step=dict(type="OptimizerStepHook"),
+    throughput=dict(type="ThroughputHook"),
+    finite_loss=dict(type="FiniteLossHook"),
+    broken_images=dict(type="BrokenImagesHook"),
+    stop=dict(type="StopHook"),
+)
+PACKAGES = ("densessl", "torch", "torchvision", "timm", "onedl-mmengine")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages that matter for a checkpoint."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+class PretrainRunner(Runner):
+    """The Runner of pretraining. One iteration is one optimizer step of all micro-batches."""
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> "PretrainRunner":
+        """Builds a runner; its loader gives all micro-batches of a step in one batch."""
+        runner = super().from_cfg(cfg)
+        accumulation = cfg.optim_wrapper.get("accumulative_counts", 1)
+        runner._train_dataloader["batch_size"] *= accumulation
+        return runner
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """As mmengine's, which wants a GPU for torchrun; without one the group is made here."""
+        if self._launcher == "pytorch" and not torch.cuda.is_available() and not is_distributed():
+            torch.distributed.init_process_group("gloo")
+        super().setup_env(env_cfg)
+
+    def build_model(self, model: dict) -> torch.nn.Module:
+        """As mmengine's, with weights in the memory format of the views."""
+        return super().build_model(model).to(memory_format=torch.channels_last)
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        """Training is wrong without ours, so they are there whatever the config says."""
+        super().register_default_hooks({**HOOKS, **(hooks or {})})
+
+    def train(self) -> torch.nn.Module:
+        """As mmengine's; afterwards signals act as before, however training ended."""
+        try:
+            return super().train()
+        finally:
+            self.call_hook("however_it_ended")
+
+    def data_order(self) -> dict:
+        """What decides which images a step sees; ``epoch_steps`` of a checkpoint add the place."""
+        loader = self.train_dataloader
+        return dict(seed=loader.sampler.seed, images_per_step=loader.batch_size * self.world_size)
+
+    def meta(self, epoch: int, iter: int) -> dict:
+        """What a checkpoint says about itself beside mmengine's own entries.
+
+        Args:
+            epoch: Whole epochs behind it.
+            iter: Optimizer steps behind it.
+        """
+        began = self.train_loop.epoch_began if epoch == self.epoch else iter
+        method = method_of(self)
+        preprocessor = method.data_preprocessor
+        return dict(
+            format=FORMAT,
+            method=type(method).__name__,
+            architecture=self.cfg.model.backbone.to_dict(),
+            input=dict(
+                mean=preprocessor.mean.tolist(),
+                std=preprocessor.std.tolist(),
+                channel_order="RGB",
+            ),
+            step=method.step,
+            versions=package_versions(),
+            data=self.train_dataloader.dataset.metainfo,
+            order=dict(self.data_order(), epoch_steps=iter - began),
+            epoch=epoch,
+            iter=iter,
+        )
+
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str, *args, meta: dict, **kwargs) -> None:
+        """As mmengine's, with ``meta()`` in it, and whole or not at all."""
+        partial = Path(out_dir, f"{filename}.part")
+        try:
+            super().save_checkpoint(out_dir, partial.name, *args, meta=self.meta(**meta), **kwargs)
+            os.replace(partial, Path(out_dir, filename))
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def save_now(self, steps: int) -> str:
+        """Writes a checkpoint after ``steps`` optimizer steps, and returns its path."""
+        path = Path(self.work_dir, f"step_{steps}.pth")
+        self.save_checkpoint(
+            self.work_dir, path.name, meta=dict(epoch=self.epoch, iter=steps), by_epoch=False
+        )
+        if is_main_process():
+            Path(self.work_dir, "last_checkpoint").write_text(str(path))
+        barrier()  # torchrun ends all ranks when one does: not before it is written
+        return str(path)
+
+    def check_space(self) -> None:
+        """Raises ``UserError`` if the checkpoints to come do not fit on the disk."""
+        method = method_of(self)
+        weights = sum(t.numel() * t.element_size() for t in method.state_dict().values())
+        moments = sum(p.numel() * p.element_size() for p in method.parameters() if p.requires_grad)
+        hook = (self.cfg.get("default_hooks") or {}).get("checkpoint") or {}
+        kept = hook.get("max_keep_ckpts", -1)
+        count = kept + 2 if kept > 0 else 3
+        check_free_space(self.work_dir, count * (weights + 2 * moments), "the checkpoints")
+
+    def resume(self, filename: str, **kwargs) -> None:
+        """As mmengine's, after checking that the checkpoint fits this model; goes on inside an epoch.
+
+        Raises:
+            UserError: If the file is unsafe, broken, no training's, or of another model.
+        """
+        checkpoint = load_checkpoint(filename)
+        meta = checkpoint.get("meta") or {}
+        if meta.get("format") != FORMAT:
+            raise UserError(
+                f"{filename} holds no training to go on with.",
+                "resume from a checkpoint that tools/train.py wrote, not from an exported one",
+            )
+        coverage = compare_state(method_of(self).state_dict(), checkpoint["state_dict"])
+        if not coverage.complete:
+            raise UserError(
+                f"{filename} belongs to another model than this config builds:\n{coverage.table()}",
+                "resume with the config it was trained with (it lies beside the checkpoint), or "
+                "start a new run in another --work-dir",
+            )
+        super().resume(filename, **kwargs)
+        self._resume_order(meta)
+        ends = {scheduler.end for scheduler in self.param_schedulers or [] if scheduler.by_epoch}
+        if ends and max(ends) != self.max_epochs:
+            self.logger.warning(
+                f"the schedule in the checkpoint ends at epoch {max(ends)}, training at epoch "
+                f"{self.max_epochs}: the learning rate stays the checkpoint's"
+            )
+
+    def _resume_order(self, meta: dict) -> None:
+        """Goes on after the last image seen, if images and batch are still the same."""
+        loader, order = self.train_dataloader, dict(meta["order"])
+        epoch_steps = order.pop("epoch_steps")
+        loader.sampler.seed = order["seed"]
+        if meta["data"] != loader.dataset.metainfo or order != self.data_order():
+            self.logger.warning(
+                f"the images or the batch have changed: epoch {self.epoch + 1} starts again, the "
+                "learning rate stays the checkpoint's"
+            )
+            epoch_steps = 0
+        self.train_loop.epoch_began = self.iter - epoch_steps

@@ -1,0 +1,14 @@
+"""Backbones: thin wrappers that return feature maps."""
+
+from torch import nn
+
+from densessl.models.backbones.resnet import ResNet
+from densessl.models.backbones.timm_backbone import TimmBackbone
+from densessl.registry import MODELS
+
+__all__ = ["ResNet", "TimmBackbone", "build_backbone"]
+
+
+def build_backbone(architecture: dict) -> nn.Module:
+    """Builds the backbone that a checkpoint's ``meta.architecture`` describes."""
+    return MODELS.build(dict(architecture, _scope_="densessl"))

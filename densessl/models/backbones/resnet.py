@@ -1,0 +1,61 @@
+"""torchvision's ResNets as feature extractors; mmdet and mmseg use the same keys."""
+
+from collections.abc import Sequence
+
+import torchvision
+from torch import Tensor
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from densessl.registry import MODELS
+
+LAYOUTS = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+@MODELS.register_module()
+class ResNet(torchvision.models.ResNet):
+    """A ResNet without classifier that returns feature maps.
+
+    Args:
+        depth: 18, 34, 50 or 101.
+        out_indices: Stages to return, 0..3 = C2..C5 as in mmdet.
+        zero_init_residual: Starts each block's last BatchNorm at zero.
+        replace_stride_with_dilation: As torchvision's; (False, True, True) is mmseg's d8.
+
+    Raises:
+        ValueError: For another depth.
+    """
+
+    def __init__(
+        self,
+        depth: int = 50,
+        out_indices: Sequence[int] = (3,),
+        zero_init_residual: bool = False,
+        replace_stride_with_dilation: Sequence[bool] | None = None,
+    ):
+        if depth not in LAYOUTS:
+            raise ValueError(f"ResNet depth {depth}: choose one of {sorted(LAYOUTS)}")
+        block, layers = LAYOUTS[depth]
+        super().__init__(
+            block,
+            list(layers),
+            zero_init_residual=zero_init_residual,
+            replace_stride_with_dilation=replace_stride_with_dilation,
+        )
+        del self.fc, self.avgpool
+        self.out_indices = tuple(out_indices)
+        self.out_channels = tuple(64 * 2**i * block.expansion for i in self.out_indices)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) normalised RGB -> the maps of ``out_indices``, C5 at stride 32."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps = []
+        for stage in range(max(self.out_indices) + 1):
+            x = getattr(self, f"layer{stage + 1}")(x)
+            if stage in self.out_indices:
+                maps.append(x)
+        return tuple(maps)

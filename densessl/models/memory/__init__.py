@@ -1,0 +1,5 @@
+"""Memories of past embeddings."""
+
+from densessl.models.memory.queue import FeatureQueue
+
+__all__ = ["FeatureQueue"]

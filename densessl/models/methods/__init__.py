@@ -1,0 +1,7 @@
+"""One file a method."""
+
+from densessl.models.methods.base import Method
+from densessl.models.methods.densecl import DenseCL
+from densessl.models.methods.moco import MoCo
+
+__all__ = ["DenseCL", "Method", "MoCo"]

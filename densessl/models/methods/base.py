@@ -1,0 +1,73 @@
+"""What every method has: a backbone, a loss over views, a training step over micro-batches."""
+
+from abc import ABCMeta, abstractmethod
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from densessl.registry import MODELS
+from densessl.structures import ViewBatch
+
+
+class Method(BaseModel, metaclass=ABCMeta):
+    """Base of all methods.
+
+    One iteration is one optimizer step: the batch that the loader gives holds all micro-batches
+    of the step, so schedules, teacher, queue and checkpoints move by optimizer steps whatever the
+    accumulation is.
+
+    Args:
+        backbone: Config or module; returns a tuple of maps, the last one is used.
+        data_preprocessor: Config; by default ImageNet's mean and standard deviation.
+    """
+
+    def __init__(self, backbone: dict | nn.Module, data_preprocessor: dict | None = None):
+        super().__init__(data_preprocessor or dict(type="ViewPreprocessor", _scope_="densessl"))
+        self.backbone = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
+        self.step, self.total_steps = 0, 0
+
+    def build_head(self, head: dict | nn.Module) -> nn.Module:
+        """Builds a head for the backbone's last map, unless it is a module already."""
+        if isinstance(head, dict):
+            return MODELS.build({"in_channels": self.backbone.out_channels[-1], **head})
+        return head
+
+    @classmethod
+    def resolve(cls, config: dict, num_images: int) -> dict:
+        """``config`` with what depends on the size of the data filled in."""
+        return config
+
+    def warnings(self, num_images: int) -> list[str]:
+        """What the user should hear about this method on ``num_images`` before it starts."""
+        return []
+
+    @abstractmethod
+    def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
+        """``loss`` (scalar) and figures for the log, whose names do not contain "loss"."""
+
+    def after_optimizer_step(self) -> None:
+        """Moves what moves once per optimizer step; ``self.step`` counts the steps done."""
+
+    def forward(self, batch: ViewBatch, mode: str = "loss"):
+        """``mode`` "loss": see ``loss``; "tensor": the maps of the first view."""
+        return self.loss(batch) if mode == "loss" else self.backbone(batch.views[0])
+
+    def train_step(self, data: ViewBatch, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """One optimizer step over all micro-batches of ``data``; the figures are their means."""
+        return train_step(self, self, data, optim_wrapper)
+
+
+def train_step(
+    model: nn.Module, method: Method, data: ViewBatch, optim_wrapper: OptimWrapper
+) -> dict[str, Tensor]:
+    """The training step of a method, wrapped in ``model`` (DDP) or bare."""
+    logs = []
+    for micro_batch in data.chunk(optim_wrapper.accumulative_counts):
+        with optim_wrapper.optim_context(model):
+            losses = model(**method.data_preprocessor(micro_batch, True), mode="loss")
+        loss, log = method.parse_losses(losses)
+        optim_wrapper.update_params(loss)
+        logs.append(log)
+    return {name: torch.stack([log[name].detach() for log in logs]).mean() for name in logs[0]}

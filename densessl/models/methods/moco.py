@@ -1,0 +1,88 @@
+"""MoCo v1 (1911.05722) and v2 (2003.04297): a query against its key and a queue of old keys."""
+
+import math
+
+import torch
+from mmengine.dist import get_world_size
+from torch import Tensor, nn
+
+from densessl.losses import info_nce
+from densessl.models.distributed import BatchShuffle, gather
+from densessl.models.memory import FeatureQueue
+from densessl.models.methods.base import Method
+from densessl.models.teacher import Teacher
+from densessl.precision import l2_normalize
+from densessl.registry import MODELS
+from densessl.structures import ViewBatch
+
+MAX_QUEUE = 65536
+
+
+@MODELS.register_module()
+class MoCo(Method):
+    """Momentum contrast. The head decides the version: one layer is v1, two are v2.
+
+    Args:
+        backbone: Config or module.
+        head: Config or module of the global head.
+        queue_size: Keys kept; None sizes it from the data: the largest power of two that is at
+            most a quarter of the images, at most 65,536.
+        temperature: 0.2 for v2, 0.07 for v1.
+        momentum: The teacher's share kept at each optimizer step.
+    """
+
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        head: dict | nn.Module,
+        queue_size: int | None = None,
+        temperature: float = 0.2,
+        momentum: float = 0.999,
+        data_preprocessor: dict | None = None,
+    ):
+        super().__init__(backbone, data_preprocessor)
+        queue_size = queue_size or MAX_QUEUE
+        self.head = self.build_head(head)
+        self.teacher = Teacher(momentum, backbone=self.backbone, head=self.head)
+        self.queue = FeatureQueue(queue_size, self.head.out_channels)
+        self.temperature = temperature
+        self.chance = math.log(queue_size + 1)
+        self._new_keys: list[Tensor] = []
+
+    @classmethod
+    def resolve(cls, config: dict, num_images: int) -> dict:
+        by_data = min(2 ** int(math.log2(max(num_images // 4, 1))), MAX_QUEUE)
+        return {**config, "queue_size": config.get("queue_size") or by_data}
+
+    def warnings(self, num_images: int) -> list[str]:
+        lines = []
+        size = len(self.queue.features)
+        if size > num_images / 2:
+            lines.append(
+                f"the queue of {size} keys is long for {num_images} images: each image is often "
+                "its own negative. Leave model.queue_size at None to size it from the data"
+            )
+        if get_world_size() == 1:
+            lines.append("shuffle-BN does nothing on one device; MoCo's recipes are for several")
+        return lines
+
+    def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
+        query_view, key_view = batch.views
+        query = l2_normalize(self.head(self.backbone(query_view)[-1]))
+        key = self.encode_keys(key_view)
+        self._new_keys.append(key)
+        loss = info_nce(query, key, self.queue.features, self.temperature)
+        return {"loss": loss, "log(K+1)": loss.new_tensor(self.chance)}
+
+    @torch.no_grad()
+    def encode_keys(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C) unit keys of the teacher, through shuffle-BN."""
+        shuffle = BatchShuffle(len(images), self.step)
+        features = self.teacher.backbone(shuffle.shuffle(images))[-1]
+        (key,) = shuffle.restore(l2_normalize(self.teacher.head(features)))
+        return key
+
+    def after_optimizer_step(self) -> None:
+        self.teacher.update(self)
+        self.queue.enqueue(gather(torch.cat(self._new_keys)))
+        self._new_keys.clear()

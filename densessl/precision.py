@@ -1,0 +1,36 @@
+"""Full precision inside autocast: similarities and losses are never computed in bf16."""
+
+from collections.abc import Callable
+from functools import wraps
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(value):
+    """Lifts a tensor of half precision to float32; everything else passes unchanged."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.to(torch.promote_types(value.dtype, torch.float32))
+    return value
+
+
+def full_precision(function: Callable) -> Callable:
+    """Runs ``function`` with autocast off and its floating tensors in float32 or better.
+
+    The first positional argument must be a tensor; its device says which autocast to switch off.
+    """
+
+    @wraps(function)
+    def wrapped(*args, **kwargs):
+        args = [at_least_float32(value) for value in args]
+        kwargs = {name: at_least_float32(value) for name, value in kwargs.items()}
+        with torch.autocast(args[0].device.type, enabled=False):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+@full_precision
+def l2_normalize(features: Tensor) -> Tensor:
+    """Unit vectors along axis 1, in float32 or better."""
+    return torch.nn.functional.normalize(features, dim=1)

@@ -1,0 +1,161 @@
+"""Reading a user's labelled data: which layout a folder has, and what mmdet or mmseg need of it."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from densessl.errors import UserError
+from densessl.suggest import did_you_mean
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+LAYOUTS = {
+    "detection": "a VOC folder (JPEGImages/, Annotations/*.xml, ImageSets/Main/{train,val}.txt) or "
+    "a COCO folder (annotations/*train*.json and *val*.json, or coco/instances_{train,val}.json, "
+    "beside the images)",
+    "instance": "a COCO folder whose annotations have masks (annotations/*train*.json and "
+    "*val*.json, or coco/instances_{train,val}.json, beside the images)",
+    "segmentation": "a VOC folder (JPEGImages/, SegmentationClass/*.png, ImageSets/Segmentation/"
+    "{train,val}.txt) or images/{train,val} with masks/{train,val}",
+}
+# Names of the training and the evaluation list, tried in this order.
+SPLITS = (("train", "val"), ("trainval", "test"), ("train", "test"), ("training", "validation"))
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """A labelled data set, ready for mmdet or mmseg.
+
+    Attributes:
+        name: The folder's name.
+        layout: For people, such as ``VOC boxes``.
+        classes: In the order of the labels.
+        train_images: How many there are to train on.
+        val_images: How many the metric is computed on.
+        metric_note: What exactly the metric is.
+        train: Config of the training set, without pipeline.
+        val: Config of the evaluation set, without pipeline.
+        evaluator: Config of the metric.
+    """
+
+    name: str
+    layout: str
+    classes: list[str]
+    train_images: int
+    val_images: int
+    metric_note: str
+    train: dict
+    val: dict
+    evaluator: dict
+
+
+def read_data(
+    folder: str | Path, task: str, out_dir: str | Path, classes: list[str] | None = None
+) -> LabelledData:
+    """Finds the layout of ``folder`` and reads its labels.
+
+    Args:
+        folder: The data set.
+        task: ``detection``, ``instance`` or ``segmentation``.
+        out_dir: Where lists for the training are written.
+        classes: The classes to use; read from the data by default. For masks also ``INDEX=NAME``.
+
+    Raises:
+        UserError: The folder is missing, empty, of no known layout, without labels for the task,
+            or does not have the classes asked for.
+    """
+    from densessl.transfer.finetune import data_boxes, data_coco, data_masks
+
+    folder = check_folder(folder)
+    readers = {
+        "detection": (data_boxes.read, data_coco.read),
+        "instance": (data_coco.read,),
+        "segmentation": (data_masks.read,),
+    }
+    for place in _places(folder):
+        for reader in readers[task]:
+            data = reader(place, task, Path(out_dir), classes)
+            if data is not None:
+                return data
+    names = ", ".join(sorted(p.name for p in folder.iterdir())[:8])
+    raise UserError(
+        f"{folder} has no layout known for {task}; it holds: {names}.",
+        f"Give {LAYOUTS[task]}.",
+    )
+
+
+def check_folder(folder: str | Path) -> Path:
+    """The folder as an absolute path.
+
+    Raises:
+        UserError: It does not exist, is a file, or is empty.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"The data folder {folder} {what}.", "Check the path given with --data.")
+    if not any(folder.iterdir()):
+        raise UserError(f"The data folder {folder} is empty.", "Check the path given with --data.")
+    return folder.resolve()
+
+
+def _places(folder: Path) -> Iterable[Path]:
+    """The folder, then its subfolders: VOC's archives have the set two folders down."""
+    yield folder
+    inner = sorted(p for p in folder.iterdir() if p.is_dir())
+    yield from inner
+    for one in inner:
+        yield from sorted(p for p in one.iterdir() if p.is_dir() and p.name.startswith("VOC"))
+
+
+def read_splits(folder: Path, suffix: str) -> tuple[str, str] | None:
+    """The names of the training and evaluation lists or folders that exist, or None."""
+    for train, val in SPLITS:
+        if (folder / f"{train}{suffix}").exists() and (folder / f"{val}{suffix}").exists():
+            return train, val
+    return None
+
+
+def read_ids(path: Path) -> list[str]:
+    """First word of each line.
+
+    Raises:
+        UserError: The list is empty.
+    """
+    ids = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    if not ids:
+        raise UserError(f"{path} names no image.", "Write one image name a line, without suffix.")
+    return ids
+
+
+def index_images(folder: Path) -> dict[str, Path]:
+    """Stem -> file of every image in ``folder``."""
+    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+
+
+def choose_classes(found: list[str], wanted: list[str] | None, where: str) -> list[str]:
+    """``wanted``, checked against the classes the data has; all of them by default.
+
+    Raises:
+        UserError: A wanted class is not in the data.
+    """
+    for name in wanted or ():
+        if name not in found:
+            raise UserError(
+                f"{where} has no class '{name}'{did_you_mean(name, found)}.",
+                f"Its classes are: {', '.join(found)}.",
+            )
+    return [name for name in found if name in wanted] if wanted else found
+
+
+def write_list(entries: list[dict], path: Path) -> str:
+    """Writes a JSON list and returns its path as text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(entries))
+    return str(path.resolve())
+
+
+def examples(names: Iterable, most: int = 3) -> str:
+    """The first names of a list, for a message."""
+    names = [str(name) for name in names]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,133 @@
+"""Boxes in PASCAL VOC's layout."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from PIL import Image
+
+from densessl.errors import UserError
+from densessl.transfer.finetune.data import (
+    LabelledData,
+    choose_classes,
+    index_images,
+    read_ids,
+    read_splits,
+    write_list,
+)
+
+THRESHOLDS = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+NOTE = (
+    "VOC-style: AP is the area under the precision-recall curve, mean over IoU .50:.95 and "
+    "classes; objects marked difficult are ignored; not comparable to VOC07's 11-point numbers"
+)
+
+
+def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> LabelledData | None:
+    """The data set if ``folder`` has VOC's layout, else None.
+
+    Raises:
+        UserError: It has, but its labels cannot be used.
+    """
+    lists = folder / "ImageSets" / "Main"
+    if not all(p.is_dir() for p in (folder / "JPEGImages", folder / "Annotations", lists)):
+        return None
+    splits = read_splits(lists, ".txt")
+    if splits is None:
+        raise UserError(
+            f"{lists} has no train.txt with val.txt (or trainval.txt with test.txt).",
+            "Write both lists: one image name a line, without suffix.",
+        )
+    images = index_images(folder / "JPEGImages")
+    train, val = (
+        [_read_entry(folder, images, name) for name in read_ids(lists / f"{split}.txt")]
+        for split in splits
+    )
+    found = sorted({box["name"] for entry in train for box in entry["boxes"]})
+    if not found:
+        raise UserError(
+            f"The training images of {folder} have no boxes.", "Check Annotations/*.xml."
+        )
+    unknown = sorted({box["name"] for entry in val for box in entry["boxes"]} - set(found))
+    if unknown and not classes:
+        raise UserError(
+            f"The evaluation images of {folder} have classes that no training image shows: "
+            f"{', '.join(unknown)}.",
+            "Correct the labels, or name the classes to use with --classes.",
+        )
+    chosen = choose_classes(found, classes, str(folder))
+    train = [
+        e for e in _labelled(train, chosen) if any(not b["ignore_flag"] for b in e["instances"])
+    ]
+    val = _labelled(val, chosen)
+    if not any(e["instances"] for e in val):
+        raise UserError(
+            f"The evaluation images of {folder} have no boxes of the classes {', '.join(chosen)}.",
+            "Check the evaluation list and its annotations.",
+        )
+    common = dict(type="ListedBoxes", metainfo=dict(classes=chosen))
+    return LabelledData(
+        name=folder.name,
+        layout="VOC boxes",
+        classes=chosen,
+        train_images=len(train),
+        val_images=len(val),
+        metric_note=NOTE,
+        train=dict(**common, ann_file=write_list(train, out_dir / "train.json")),
+        val=dict(**common, ann_file=write_list(val, out_dir / "val.json"), test_mode=True),
+        evaluator=dict(type="ExactVOCMetric", iou_thrs=THRESHOLDS, eval_mode="area"),
+    )
+
+
+def _read_entry(folder: Path, images: dict[str, Path], name: str) -> dict:
+    path = folder / "Annotations" / f"{name}.xml"
+    if name not in images:
+        raise UserError(
+            f"{folder / 'JPEGImages'} has no image '{name}', which ImageSets names.",
+            "Add the image or take its name out of the list.",
+        )
+    if not path.is_file():
+        raise UserError(
+            f"The annotation {path} is missing.",
+            "Add it (an image without objects has one without <object>), or take the image out of "
+            "the list.",
+        )
+    try:
+        root = ET.parse(path).getroot()
+        size = root.find("size")
+        if size is None:
+            with Image.open(images[name]) as image:
+                width, height = image.size
+        else:
+            width, height = (int(float(size.findtext(side))) for side in ("width", "height"))
+        boxes = [_read_box(node) for node in root.iter("object")]
+    except (ET.ParseError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise UserError(
+            f"The annotation {path} cannot be read: {error}.",
+            "It must be VOC's XML: <object> with <name> and <bndbox> of xmin, ymin, xmax, ymax.",
+        ) from error
+    return dict(img_path=str(images[name]), img_id=name, width=width, height=height, boxes=boxes)
+
+
+def _read_box(node: ET.Element) -> dict:
+    box = node.find("bndbox")
+    # VOC counts pixels from 1.
+    corners = [float(box.findtext(key)) - 1 for key in ("xmin", "ymin", "xmax", "ymax")]
+    if corners[2] <= corners[0] or corners[3] <= corners[1]:
+        raise ValueError(f"a box without area: {corners}")
+    difficult = int(node.findtext("difficult") or 0)
+    return dict(bbox=corners, name=node.findtext("name").strip(), ignore_flag=int(difficult > 0))
+
+
+def _labelled(entries: list[dict], classes: list[str]) -> list[dict]:
+    """mmdet's entries, with the boxes of the chosen classes."""
+    index = {name: number for number, name in enumerate(classes)}
+    result = []
+    for entry in entries:
+        instances = [
+            dict(bbox=b["bbox"], bbox_label=index[b["name"]], ignore_flag=b["ignore_flag"])
+            for b in entry["boxes"]
+            if b["name"] in index
+        ]
+        plain = {key: value for key, value in entry.items() if key != "boxes"}
+        result.append(dict(**plain, instances=instances))
+    return result

@@ -1,0 +1,143 @@
+"""Boxes and instance masks in COCO's json."""
+
+import json
+from pathlib import Path
+
+from densessl.errors import UserError
+from densessl.transfer.finetune.data import SPLITS, LabelledData, choose_classes, examples
+
+NEEDED = {
+    "images": ("id", "file_name", "width", "height"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area"),
+    "categories": ("id", "name"),
+}
+
+
+def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> LabelledData | None:
+    """The data set if ``folder`` has COCO's layout, else None.
+
+    Raises:
+        UserError: It has, but its labels cannot be used.
+    """
+    files = _find_json(folder)
+    if files is None:
+        return None
+    train, val = (_load(path) for path in files)
+    used = {a["category_id"] for a in train["annotations"]}
+    found = [c["name"] for c in train["categories"] if c["id"] in used]
+    if not found:
+        raise UserError(f"{files[0]} has no annotations.", "Label some training images first.")
+    if {c["id"]: c["name"] for c in train["categories"]} != {
+        c["id"]: c["name"] for c in val["categories"]
+    }:
+        raise UserError(
+            f"{files[0].name} and {files[1].name} do not have the same categories.",
+            "Give both files the same list of categories (id and name).",
+        )
+    chosen = choose_classes(found, classes, str(folder))
+    ids = {c["id"] for c in train["categories"] if c["name"] in chosen}
+    masks = task == "instance"
+    train_images, val_images = (
+        _labelled_images(content, path, ids, masks)
+        for content, path in zip((train, val), files, strict=True)
+    )
+    prefixes = [_image_folder(folder, c, f) for c, f in zip((train, val), files, strict=True)]
+    common = dict(type="CocoDataset", metainfo=dict(classes=chosen))
+    sets = [
+        dict(**common, ann_file=str(path), data_prefix=dict(img=f"{prefix}/"))
+        for path, prefix in zip(files, prefixes, strict=True)
+    ]
+    kinds = ["bbox", "segm"] if masks else ["bbox"]
+    return LabelledData(
+        name=folder.name,
+        layout="COCO boxes and masks" if masks else "COCO boxes",
+        classes=chosen,
+        train_images=len(train_images),
+        val_images=len(val["images"]),
+        metric_note="COCO AP: 101-point, mean over IoU .50:.95 and classes, at most 100 "
+        "detections an image",
+        # No minimum size: users' images may be small.
+        train=dict(**sets[0], filter_cfg=dict(filter_empty_gt=True, min_size=0)),
+        val=dict(**sets[1], test_mode=True),
+        evaluator=dict(type="ExactCocoMetric", ann_file=str(files[1]), metric=kinds),
+    )
+
+
+def _find_json(folder: Path) -> tuple[Path, Path] | None:
+    for place, pattern in (
+        ("annotations", "instances_{}*.json"),
+        ("annotations", "*{}*.json"),
+        ("coco", "instances_{}*.json"),
+        (".", "*{}*.json"),
+    ):
+        for names in SPLITS:
+            hits = [sorted((folder / place).glob(pattern.format(name))) for name in names]
+            if all(hits) and hits[0][0] != hits[1][0]:
+                for name, several in zip(names, hits, strict=True):
+                    if len(several) > 1:
+                        raise UserError(
+                            f"{folder / place} has several files for '{name}': "
+                            f"{examples(p.name for p in several)}.",
+                            "Keep one for training and one for evaluation.",
+                        )
+                return hits[0][0], hits[1][0]
+    return None
+
+
+def _load(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}.", "It must be COCO's json.") from error
+    for part, keys in NEEDED.items():
+        items = content.get(part) if isinstance(content, dict) else None
+        if not isinstance(items, list) or not items:
+            raise UserError(f"{path} has no '{part}'.", "It must be COCO's json for detection.")
+        for item in items:
+            missing = [key for key in keys if key not in item]
+            if missing:
+                raise UserError(
+                    f"An entry of '{part}' in {path} lacks {', '.join(missing)}.",
+                    f"Each needs {', '.join(keys)}.",
+                )
+    return content
+
+
+def _labelled_images(content: dict, path: Path, ids: set[int], masks: bool) -> set:
+    annotations = [a for a in content["annotations"] if a["category_id"] in ids]
+    if not annotations:
+        raise UserError(
+            f"{path} has no annotations of the chosen classes.", "Check the file, or --classes."
+        )
+    without = [a["id"] for a in annotations if not a.get("segmentation")]
+    if masks and without:
+        raise UserError(
+            f"{len(without)} annotations of {path} have boxes but no masks.",
+            "For boxes alone take the config faster-rcnn_fpn_small.py; for instance segmentation "
+            "every object needs its 'segmentation'.",
+        )
+    return {a["image_id"] for a in annotations}
+
+
+def _image_folder(folder: Path, content: dict, path: Path) -> Path:
+    """Where the images of a json are: the folder that has all of them."""
+    split = path.stem.removeprefix("instances_")
+    names = [image["file_name"] for image in content["images"]]
+    places = (split, f"images/{split}", "images", "JPEGImages", ".", split.rstrip("0123456789"))
+    best, absent = folder, names
+    for place in places:
+        missing = [name for name in names if not (folder / place / name).is_file()]
+        if not missing:
+            return folder / place
+        if len(missing) < len(absent):
+            best, absent = folder / place, missing
+    if len(absent) < len(names):
+        raise UserError(
+            f"{len(absent)} images of {path.name} are not in {best}: {examples(absent)}.",
+            "Add them, or take them out of the json.",
+        )
+    raise UserError(
+        f"The images of {path} are in none of {', '.join(p + '/' for p in places if p != '.')} "
+        f"below {folder}: {examples(absent)}.",
+        "Put them in one of those folders.",
+    )

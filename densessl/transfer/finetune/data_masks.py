@@ -1,0 +1,220 @@
+"""Segmentation masks as PNGs of class indices."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from densessl.errors import UserError
+from densessl.transfer.finetune.data import (
+    LabelledData,
+    choose_classes,
+    examples,
+    index_images,
+    read_ids,
+    read_splits,
+    write_list,
+)
+
+IGNORED = 255
+VOC_NAMES = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
+    "motorbike person pottedplant sheep sofa train tvmonitor"
+).split()
+NAME_FILES = ("classes.txt", "labels.txt", "labelmap.txt")
+# A class seen in fewer evaluation images than both of these makes mIoU a matter of luck.
+RARE_IMAGES, RARE_SHARE = 20, 0.05
+
+
+def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> LabelledData | None:
+    """The data set if ``folder`` has mask PNGs in a known layout, else None.
+
+    Raises:
+        UserError: It has, but its labels cannot be used.
+    """
+    pairs = _voc_pairs(folder) or _folder_pairs(folder)
+    if pairs is None:
+        return None
+    counts = [_count_values(entries) for entries in pairs]
+    values = sorted((set(counts[0]) | set(counts[1])) - {IGNORED})
+    if not values:
+        raise UserError(f"The masks of {folder} mark nothing.", "Check that they hold indices.")
+    names, note = _choose(folder, values, counts, len(pairs[1]), classes)
+    index = {value: number for number, value in enumerate(names)}
+    indices_of = {str(value): index.get(value, IGNORED) for value in values}
+    chosen = list(names.values())
+    common = dict(type="ListedMasks", indices_of=indices_of, metainfo=dict(classes=chosen))
+    return LabelledData(
+        name=folder.name,
+        layout="mask PNGs",
+        classes=chosen,
+        train_images=len(pairs[0]),
+        val_images=len(pairs[1]),
+        metric_note=f"mIoU over {len(chosen)} classes, single scale, pixels of 255 ignored{note}",
+        train=dict(**common, ann_file=write_list(pairs[0], out_dir / "train.json")),
+        val=dict(**common, ann_file=write_list(pairs[1], out_dir / "val.json"), test_mode=True),
+        evaluator=dict(type="ExactIoUMetric"),
+    )
+
+
+def _voc_pairs(folder: Path) -> tuple[list[dict], list[dict]] | None:
+    masks, lists = folder / "SegmentationClass", folder / "ImageSets" / "Segmentation"
+    if not (masks.is_dir() and lists.is_dir() and (folder / "JPEGImages").is_dir()):
+        return None
+    splits = read_splits(lists, ".txt")
+    if splits is None:
+        raise UserError(
+            f"{lists} has no train.txt with val.txt.",
+            "Write both lists: one image name a line, without suffix.",
+        )
+    images = index_images(folder / "JPEGImages")
+    return tuple(_pairs(images, masks, read_ids(lists / f"{split}.txt")) for split in splits)
+
+
+def _folder_pairs(folder: Path) -> tuple[list[dict], list[dict]] | None:
+    images, masks = folder / "images", folder / "masks"
+    if not (images.is_dir() and masks.is_dir()):
+        return None
+    splits = read_splits(images, "")
+    if splits is None or not all((masks / split).is_dir() for split in splits):
+        raise UserError(
+            f"{folder} has images/ and masks/ but not train/ and val/ in both.",
+            "Sort them into images/train, images/val, masks/train and masks/val.",
+        )
+    result = []
+    for split in splits:
+        found = index_images(images / split)
+        if not found:
+            raise UserError(f"{images / split} has no images.", "Put the images there.")
+        result.append(_pairs(found, masks / split, sorted(found)))
+    return tuple(result)
+
+
+def _pairs(images: dict[str, Path], masks: Path, names: list[str]) -> list[dict]:
+    for what, absent in (
+        ("image", [name for name in names if name not in images]),
+        ("mask (.png)", [name for name in names if not (masks / f"{name}.png").is_file()]),
+    ):
+        if absent:
+            raise UserError(
+                f"{len(absent)} of {len(names)} images listed for {masks} have no {what}: "
+                f"{examples(absent)}.",
+                "Add the missing files or take the names out.",
+            )
+    return [
+        dict(img_path=str(images[name]), seg_map_path=str(masks / f"{name}.png")) for name in names
+    ]
+
+
+def _count_values(entries: list[dict]) -> Counter:
+    """Value -> number of masks that hold it."""
+    counts: Counter = Counter()
+    for entry in entries:
+        path = entry["seg_map_path"]
+        try:
+            with Image.open(path) as image:
+                pixels, size = np.asarray(image), image.size
+            with Image.open(entry["img_path"]) as image:
+                image_size = image.size
+        except OSError as error:
+            raise UserError(
+                f"{path} or its image cannot be read: {error}.", "Replace it."
+            ) from error
+        if pixels.ndim != 2 or pixels.dtype != np.uint8:
+            raise UserError(
+                f"The mask {path} holds colours or 16-bit values, not class indices.",
+                "Save masks as 8-bit gray or palette PNGs whose values are the class numbers.",
+            )
+        if size != image_size:
+            raise UserError(
+                f"The mask {path} has {size[0]}x{size[1]} pixels, its image {image_size[0]}x"
+                f"{image_size[1]}.",
+                "Masks must have their image's size.",
+            )
+        counts.update(np.flatnonzero(np.bincount(pixels.ravel())).tolist())
+    return counts
+
+
+def _choose(
+    folder: Path,
+    values: list[int],
+    counts: list[Counter],
+    val_images: int,
+    wanted: list[str] | None,
+) -> tuple[dict[int, str], str]:
+    """Mask value -> class name of the classes to use, and a note about the others."""
+    known = _names(folder, values)
+    if wanted:
+        return _wanted(folder, values, known, wanted), ""
+    train, val = counts
+    unseen = [known[v] for v in values if v not in train]
+    if unseen and len(unseen) == len([v for v in values if v in val]):
+        raise UserError(
+            f"No class of the evaluation masks of {folder} occurs in training.",
+            "Check that both use the same indices.",
+        )
+    kept, rare = {}, []
+    for value in values:
+        seen = val[value]
+        if value in train and (seen >= RARE_IMAGES or seen >= RARE_SHARE * val_images):
+            kept[value] = known[value]
+        else:
+            rare.append(known[value])
+    if len(kept) < 2:
+        raise UserError(
+            f"The masks of {folder} hold fewer than two classes that can be evaluated.",
+            f"Found in training: {', '.join(known[v] for v in values if v in train)}. Give more "
+            "labelled images, or name the classes with --classes INDEX=NAME ...",
+        )
+    note = f"; too rare to evaluate and ignored: {', '.join(rare)}" if rare else ""
+    return kept, note
+
+
+def _names(folder: Path, values: list[int]) -> dict[int, str]:
+    for name in NAME_FILES:
+        path = folder / name
+        if path.is_file():
+            lines = [line.split(":")[0].strip() for line in path.read_text().splitlines()]
+            names = [line for line in lines if line and not line.startswith("#")]
+            if len(names) <= max(values):
+                raise UserError(
+                    f"{path} names {len(names)} classes, but the masks use index {max(values)}.",
+                    "Write one name a line, the first for index 0.",
+                )
+            return {value: names[value] for value in values}
+    if _looks_like_voc(folder) and max(values) < len(VOC_NAMES):
+        return {value: VOC_NAMES[value] for value in values}
+    return {value: "background" if value == 0 else f"class {value}" for value in values}
+
+
+def _looks_like_voc(folder: Path) -> bool:
+    """VOC's 20 classes: its folders, and no annotation that names another class."""
+    if not (folder / "SegmentationClass").is_dir():
+        return False
+    sample = sorted((folder / "Annotations").glob("*.xml"))[:50]
+    for path in sample:
+        text = path.read_text(errors="replace")
+        for part in text.split("<object>")[1:]:
+            name = part.partition("<name>")[2].partition("</name>")[0].strip()
+            if name not in VOC_NAMES:
+                return False
+    return bool(sample)
+
+
+def _wanted(
+    folder: Path, values: list[int], known: dict[int, str], wanted: list[str]
+) -> dict[int, str]:
+    if all("=" in item for item in wanted):
+        result = {}
+        for item in wanted:
+            text, _, name = item.partition("=")
+            if not text.isdigit() or int(text) not in values:
+                raise UserError(
+                    f"--classes {item}: the masks of {folder} have no index {text}.",
+                    f"Their indices are {', '.join(map(str, values))}.",
+                )
+            result[int(text)] = name
+        return dict(sorted(result.items()))
+    names = choose_classes(list(known.values()), wanted, str(folder))
+    return {value: name for value, name in known.items() if name in names}

@@ -1,0 +1,209 @@
+"""The starting points of a comparison: checkpoints, random weights, torchvision's weights."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from densessl.checkpoint import load_checkpoint
+from densessl.errors import UserError
+from densessl.transfer.coverage import Coverage, compare_state
+from densessl.transfer.export import export_checkpoint
+
+RANDOM, SUPERVISED = "random", "supervised"
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], channel_order="RGB")
+# Blocks per stage and block type -> depth, for torchvision's names.
+DEPTHS = {
+    (2, 2, 2, 2, False): 18,
+    (3, 4, 6, 3, False): 34,
+    (3, 4, 6, 3, True): 50,
+    (3, 4, 23, 3, True): 101,
+    (3, 8, 36, 3, True): 152,
+}
+
+
+@dataclass(frozen=True)
+class Init:
+    """A starting point.
+
+    Attributes:
+        name: The user's name for it.
+        source: File name, ``random`` or ``torchvision``.
+        method: Pretraining method, if known.
+        file: The exported file to load; None for random weights.
+        input: mean and std of RGB in 0..255, and channel_order.
+        depth: Of the ResNet; None for random weights.
+    """
+
+    name: str
+    source: str
+    method: str | None
+    file: str | None
+    input: dict
+    depth: int | None
+
+
+def check_inits(inits: dict[str, str]) -> dict[str, Path | None]:
+    """Name -> file to read, None for random.
+
+    Raises:
+        UserError: There is none, a file is missing, or torchvision's weights are not at hand.
+    """
+    if not inits:
+        raise UserError(
+            "No initialisation was given.", "Add --init NAME=CHECKPOINT and --init random."
+        )
+    files: dict[str, Path | None] = {}
+    for name, source in inits.items():
+        if source == RANDOM:
+            files[name] = None
+        elif source == SUPERVISED:
+            files[name] = _torchvision_file()
+        else:
+            files[name] = Path(source).expanduser()
+            if not files[name].is_file():
+                raise UserError(
+                    f"The checkpoint of --init {name}={source} does not exist.",
+                    "Give the path of a file; `random` and `supervised` are written without '='.",
+                )
+    return files
+
+
+def prepare_init(
+    name: str, source: str, file: Path | None, folder: Path, to: str, trust: bool
+) -> Init:
+    """Exports a checkpoint for mmdet or mmseg, unless it is an exported file already.
+
+    Args:
+        name: The user's name for it.
+        source: What the user gave.
+        file: From :func:`check_inits`.
+        folder: Where the exported file goes.
+        to: ``mmdet`` or ``mmseg``.
+        trust: See ``load_checkpoint``.
+
+    Raises:
+        UserError: The file cannot be used, or the export does not cover the backbone.
+    """
+    if file is None:
+        return Init(name, RANDOM, None, None, IMAGENET, None)
+    content = load_checkpoint(file, trust=trust)
+    meta = content.get("meta") or {}
+    exported = file.resolve()
+    if meta.get("format") != "densessl-export/1" or meta.get("to") not in ("mmdet", "mmseg"):
+        exported = folder / f"{name}.pth"
+        if not exported.exists():  # from an earlier start of the same plan
+            folder.mkdir(parents=True, exist_ok=True)
+            report = export_checkpoint(file, exported, to=to, trust=trust)
+            if not report.passed:
+                raise UserError(
+                    f"--init {name}: {file} does not fit {to}.\n{report.table()}",
+                    "Use a checkpoint with the whole backbone.",
+                )
+        content = load_checkpoint(exported)
+        meta = content["meta"]
+    return Init(
+        name=name,
+        source="torchvision" if source == SUPERVISED else file.name,
+        method="supervised" if source == SUPERVISED else meta.get("method"),
+        file=str(exported),
+        input=meta.get("input") or IMAGENET,
+        depth=resnet_depth(content["state_dict"]),
+    )
+
+
+def resnet_depth(state: dict[str, Tensor]) -> int | None:
+    """Depth of the ResNet that the names describe, or None."""
+    blocks = tuple(
+        len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")})
+        for stage in (1, 2, 3, 4)
+    )
+    return DEPTHS.get((*blocks, "layer1.0.conv3.weight" in state))
+
+
+def coverage_of(model: nn.Module, state: dict[str, Tensor]) -> Coverage:
+    """How a bare backbone state covers an mmdet or mmseg model.
+
+    The model's part is its backbone and, where the last stage lives in the RoI head (C4 detectors),
+    the shared head; of that, only the extra norm is new by design.
+    """
+    expected = {key: value for part in _parts(model) for key, value in part.state_dict().items()}
+    return compare_state(expected, state, _added_by_design(model))
+
+
+def load_into(model: nn.Module, state: dict[str, Tensor]) -> Coverage:
+    """Loads a backbone into an mmdet or mmseg model, whole or not at all.
+
+    Raises:
+        UserError: A tensor is missing, left over, or of another shape.
+    """
+    coverage = coverage_of(model, state)
+    if not coverage.complete:
+        raise UserError(
+            f"The checkpoint does not load whole into the model: {coverage.summary()}.\n"
+            f"{coverage.table()}",
+            "Use a checkpoint of the config's architecture, exported whole (tools/convert.py).",
+        )
+    for part in _parts(model):
+        own = part.state_dict()
+        part.load_state_dict({key: state.get(key, own[key]) for key in own})
+    return coverage
+
+
+def forget_init_cfg(model_cfg: dict) -> None:
+    """Takes the pretrained file out of a model's config, so that it starts from random weights.
+
+    The harness draws the same random numbers for every initialisation and loads the backbone after
+    that: heads then start equal, seed by seed.
+    """
+    for part in _config_parts(model_cfg):
+        part["init_cfg"] = None
+
+
+def set_init_cfg(model_cfg: dict, file: str | None) -> None:
+    """Writes the exported file into every place of a model's config that must load it."""
+    init = None if file is None else dict(type="Pretrained", checkpoint=file)
+    for part in _config_parts(model_cfg):
+        part["init_cfg"] = init
+
+
+def file_sha256(path: Path | None) -> str | None:
+    """Hash of a file, to tell one checkpoint from another of the same name."""
+    if path is None:
+        return None
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _parts(model: nn.Module) -> list[nn.Module]:
+    shared = getattr(getattr(model, "roi_head", None), "shared_head", None)
+    return [model.backbone] if shared is None else [model.backbone, shared]
+
+
+def _config_parts(model_cfg: dict) -> list[dict]:
+    shared = (model_cfg.get("roi_head") or {}).get("shared_head")
+    return [model_cfg["backbone"]] if shared is None else [model_cfg["backbone"], shared]
+
+
+def _added_by_design(model: nn.Module) -> tuple[str, ...]:
+    shared = getattr(getattr(model, "roi_head", None), "shared_head", None)
+    norm = getattr(shared, "norm", None)
+    return () if norm is None else tuple(f"norm.{key}" for key in norm.state_dict())
+
+
+def _torchvision_file() -> Path:
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    found = sorted(folder.glob("resnet50-*.pth"))
+    if not found:
+        raise UserError(
+            f"torchvision's supervised weights are not in {folder}.",
+            "Give the file: --init supervised=resnet50-0676ba61.pth. It is never downloaded "
+            "silently; torchvision.models.resnet50(weights='IMAGENET1K_V1') fetches it.",
+        )
+    # 0676ba61 is IMAGENET1K_V1, the baseline of the literature.
+    return next((path for path in found if "0676ba61" in path.name), found[0])

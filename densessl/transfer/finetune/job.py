@@ -1,0 +1,182 @@
+"""One fine-tuning job, a process of its own: ``python -m densessl.transfer.finetune.job FILE``."""
+
+import json
+import math
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
+
+import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
+from densessl.checkpoint import install_safe_loader, load_checkpoint, save_atomically
+from densessl.transfer.finetune.inits import forget_init_cfg, load_into
+from densessl.transfer.finetune.plan import write_json
+from densessl.transfer.finetune.predictions import draw_samples
+
+CURVES = "densessl_curves"
+
+
+class RecordHook(Hook):
+    """Records losses and metrics and tells the parent process where the job is.
+
+    Args:
+        folder: Of the job; ``progress.json`` appears in it.
+        parent: Process id of the harness; the job ends itself when that is gone.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, folder: Path, parent: int):
+        self.path, self.parent = folder / "progress.json", parent
+        self.last = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        """Curves live in the message hub, which mmengine's checkpoints keep."""
+        if CURVES not in runner.message_hub.runtime_info:
+            runner.message_hub.update_info(CURVES, dict(loss=[], metrics=[]))
+        self.curves = runner.message_hub.get_info(CURVES)
+        self.every = max(1, runner.max_iters // 100)
+        self.started, self.first = time.time(), runner.iter
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """A point of the loss curve now and then, and a sign of life."""
+        step = runner.iter + 1
+        record = step % self.every == 0 or step == 1
+        if not record and time.time() - self.last < 1:
+            return
+        loss = float(outputs["loss"])
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss became {loss} at iteration {step}; lower the learning rate "
+                "(--cfg-options optim_wrapper.optimizer.lr=...)"
+            )
+        if record:
+            self.curves["loss"].append(dict(iter=step, loss=loss))
+        self._tell(runner, step, loss, "training")
+
+    def before_val(self, runner) -> None:
+        """Evaluation can take long: say so."""
+        self._tell(runner, runner.iter, None, "evaluating")
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        """A point of the learning curve."""
+        values = {key.rpartition("/")[2]: float(value) for key, value in metrics.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the metric {name} is {value}")
+        self.curves["metrics"].append(dict(iter=runner.iter, **values))
+
+    def _tell(self, runner: Runner, step: int, loss: float | None, phase: str) -> None:
+        self.last = time.time()
+        if os.getppid() != self.parent:
+            raise SystemExit("the harness is gone")
+        speed = (self.last - self.started) / max(1, step - self.first)
+        latest = self.curves["metrics"][-1] if self.curves["metrics"] else None
+        write_json(
+            dict(
+                iter=step,
+                total=runner.max_iters,
+                loss=loss,
+                seconds_per_iter=speed,
+                phase=phase,
+                latest=latest,
+            ),
+            self.path,
+        )
+
+
+def run(job: dict) -> dict:
+    """Fine-tunes, evaluates and draws.
+
+    Args:
+        job: ``config`` (file), ``init_file`` (or None), ``seed``, ``folder``, ``parent``,
+            ``metrics`` (names), ``predictions`` and ``ground_truth`` (folders, or None).
+
+    Returns:
+        What goes into the results of this run.
+    """
+    install_safe_loader()
+    start = time.time()
+    folder = Path(job["folder"])
+    cfg = Config.fromfile(job["config"])
+    forget_init_cfg(cfg.model)
+    runner = Runner.from_cfg(cfg)
+    # The same random weights for every initialisation of this seed; then the backbone over them.
+    set_random_seed(job["seed"])
+    runner.model.init_weights()
+    loaded = None
+    if job["init_file"] is not None:
+        state = load_checkpoint(job["init_file"])["state_dict"]
+        loaded = load_into(runner.model, state).summary()
+    set_random_seed(job["seed"])
+    latest = find_latest_checkpoint(str(folder)) if (folder / "last_checkpoint").exists() else None
+    if latest:
+        runner._resume, runner._load_from = True, latest
+    record = RecordHook(folder, job["parent"])
+    runner.register_hook(record)
+    runner.train()
+    drawn = {}
+    if job["predictions"]:
+        drawn = draw_samples(
+            runner.model,
+            runner.val_dataloader.dataset,
+            Path(job["predictions"]),
+            Path(job["ground_truth"]),
+        )
+        weights = dict(
+            state_dict=runner.model.state_dict(), meta=dict(dataset_meta=_classes(runner))
+        )
+        save_atomically(weights, folder / "model.pth")
+    for checkpoint in folder.glob("*_[0-9]*.pth"):  # those of mmengine's own hook
+        checkpoint.unlink()
+    final = record.curves["metrics"][-1]
+    return dict(
+        status="done",
+        error=None,
+        seconds=time.time() - start,
+        train_images=len(runner.train_dataloader.dataset),
+        val_images=len(runner.val_dataloader.dataset),
+        iterations=runner.max_iters,
+        classes=_classes(runner)["classes"],
+        loaded=loaded,
+        metrics={name: final[name] for name in job["metrics"]},
+        curve=record.curves["metrics"],
+        loss_curve=record.curves["loss"],
+        **drawn,
+    )
+
+
+def _classes(runner: Runner) -> dict:
+    return dict(classes=list(runner.val_dataloader.dataset.metainfo["classes"]))
+
+
+def explain(error: BaseException) -> str:
+    """The error in one line, with the knob to turn where there is one."""
+    text = str(error).strip().splitlines()
+    line = f"{type(error).__name__}: {text[0] if text else 'no message'}"
+    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if out_of_memory or "can't allocate memory" in str(error):
+        line += " (lower --cfg-options train_dataloader.batch_size=N; the learning rate follows)"
+    return line
+
+
+def main(argv: list[str]) -> int:
+    """Runs the job and leaves ``result.json`` in its folder, whatever happened."""
+    job = json.loads(Path(argv[0]).read_text())
+    try:
+        result = run(job)
+    except Exception as error:
+        traceback.print_exc()
+        result = dict(status="failed", error=explain(error))
+    write_json(result, Path(job["folder"]) / "result.json")
+    return 0 if result["status"] == "done" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

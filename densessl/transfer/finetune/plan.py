@@ -1,0 +1,124 @@
+"""What a comparison consists of, and its folder."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from densessl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning job: an initialisation, a seed and a share of the labels.
+
+    Attributes:
+        init: Name of the initialisation.
+        seed: Of the head's weights, the data order and the label subset.
+        fraction: Share of the labelled training images, in (0, 1].
+        predicts: Whether it draws sample predictions and keeps its weights.
+    """
+
+    init: str
+    seed: int
+    fraction: float
+    predicts: bool
+
+    @property
+    def name(self) -> str:
+        """Folder name."""
+        return f"{self.init}_labels{self.fraction:g}_seed{self.seed}"
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.init}, {100 * self.fraction:g} % of the labels, seed {self.seed}"
+
+
+def check_request(inits: dict[str, str], seeds: list[int], fractions: list[float]) -> None:
+    """Checks what the user asked for.
+
+    Raises:
+        UserError: A name, seed or fraction cannot be used.
+    """
+    for name in inits:
+        if not re.fullmatch(r"[\w.+-]+", name):
+            raise UserError(
+                f"The name '{name}' of --init cannot be a folder name.",
+                "Use letters, digits and . _ + - only.",
+            )
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UserError(f"The seeds {seeds} cannot be used.", "Give different numbers from 0 on.")
+    if not fractions or len(set(fractions)) < len(fractions):
+        raise UserError(f"The label fractions {fractions} repeat.", "Name each once.")
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise UserError(
+                f"The label fraction {fraction} is not in (0, 1].",
+                "Write 10 % of the labels as 0.1, all of them as 1.",
+            )
+
+
+def runs_of(inits: list[str], seeds: list[int], fractions: list[float]) -> Iterator[Run]:
+    """All jobs. Those to compare with each other come together, so that a stopped plan compares."""
+    for seed in seeds:
+        for fraction in sorted(fractions, reverse=True):
+            for init in inits:
+                yield Run(init, seed, fraction, seed == seeds[0] and fraction == max(fractions))
+
+
+def text_hash(text: str) -> str:
+    """Short hash of a config's text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def open_plan(work_dir: Path, plan: dict[str, Any]) -> None:
+    """Writes ``plan.json``, unless ``work_dir`` holds another plan that has begun.
+
+    Args:
+        work_dir: The folder of the comparison; created if missing.
+        plan: What defines the comparison, as plain types.
+
+    Raises:
+        UserError: It holds the jobs of another plan, or is no folder of ours.
+    """
+    path = work_dir / "plan.json"
+    if not path.exists():
+        if work_dir.exists() and (not work_dir.is_dir() or any(work_dir.iterdir())):
+            raise UserError(
+                f"{work_dir} exists and was not made by tools/transfer.py.",
+                "Choose an empty or a new folder with --work-dir.",
+            )
+        write_json(plan, path)
+        return
+    old, new = json.loads(path.read_text()), json.loads(json.dumps(plan))
+    differing = [key for key, value in new.items() if key in old and old[key] != value]
+    if differing and (work_dir / "runs").exists():
+        changes = "\n".join(
+            f"  {key}: there {_short(old[key])}, now {_short(new[key])}" for key in differing
+        )
+        raise UserError(
+            f"{work_dir} holds another comparison:\n{changes}",
+            "Choose a new --work-dir, or repeat the earlier command to go on with that one.",
+        )
+    if differing:  # nothing was trained yet: start afresh
+        shutil.rmtree(work_dir / "inits", ignore_errors=True)
+        old = {}
+    write_json({**old, **new}, path)
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Writes a file that is whole or not there at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
+    temporary.replace(path)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 200 else text[:197] + "..."

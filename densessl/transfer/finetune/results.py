@@ -1,0 +1,146 @@
+"""``results.json``: everything a comparison found, in one file."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from densessl.engine.runner import package_versions
+from densessl.transfer.finetune.inits import Init
+from densessl.transfer.finetune.plan import Run
+from densessl.transfer.finetune.processes import read_json
+
+FORMAT = "densessl-transfer/1"
+METRICS = {
+    "detection": ("AP", "AP50", "AP75"),
+    "instance": ("box_AP", "box_AP50", "box_AP75", "mask_AP", "mask_AP50", "mask_AP75"),
+    "segmentation": ("mIoU", "mAcc", "aAcc"),
+}
+OF_A_RUN = ("seconds", "metrics", "curve", "loss_curve")
+
+
+def collect(
+    cfg: Config,
+    config: str | Path,
+    data: dict[str, Any],
+    inits: list[Init],
+    loaded: dict[str, str],
+    runs: list[Run],
+    work_dir: Path,
+) -> dict[str, Any]:
+    """Gathers the jobs that have ended, well or not.
+
+    Args:
+        cfg: The config that the jobs came from.
+        config: What the user called it.
+        data: name, classes, train_images, val_images, metric_note; None where only a job can tell.
+        inits: The starting points.
+        loaded: Name of the initialisation -> what was loaded of it.
+        runs: All jobs.
+        work_dir: The folder of the comparison.
+
+    Returns:
+        The content of ``results.json``. All metrics are percent.
+    """
+    entries, done = [], []
+    truth: list[str] = []
+    for run in runs:
+        result = read_json(work_dir / "runs" / run.name / "result.json")
+        if result is None:
+            continue
+        if result["status"] == "done":
+            done.append((run, result))
+            truth = truth or _relative(result.get("ground_truth"), work_dir)
+        entries.append(
+            dict(
+                init=run.init,
+                seed=run.seed,
+                label_fraction=run.fraction,
+                train_images=result.get("train_images"),
+                status=result["status"],
+                error=result["error"],
+                **{key: result.get(key) for key in OF_A_RUN},
+                predictions=_relative(result.get("predictions"), work_dir),
+            )
+        )
+    full = [result for run, result in done if run.fraction == 1]
+    first = done[0][1] if done else {}
+    facts = dict(data)
+    facts["train_images"] = facts["train_images"] or (full[0]["train_images"] if full else None)
+    facts["val_images"] = facts["val_images"] or first.get("val_images")
+    facts["classes"] = facts["classes"] or first.get("classes") or []
+    return dict(
+        format=FORMAT,
+        task=cfg.transfer.task,
+        title=cfg.transfer.title,
+        config=Path(config).name,
+        data=facts,
+        metrics=list(METRICS[cfg.transfer.task]),
+        environment=environment(),
+        inits=[
+            dict(name=i.name, source=i.source, method=i.method, loaded=loaded[i.name])
+            for i in inits
+        ],
+        seeds=list(dict.fromkeys(run.seed for run in runs)),
+        label_fractions=sorted({run.fraction for run in runs}),
+        iterations=first.get("iterations"),
+        runs=entries,
+        ground_truth=truth,
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Commit, hardware, versions, command and date of this process."""
+    versions = package_versions()
+    for name in ("onedl-mmcv", "onedl-mmdetection", "onedl-mmsegmentation"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return dict(
+        commit=_commit(),
+        hardware=_hardware(),
+        versions={"python": platform.python_version(), **versions},
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+
+
+def _commit() -> str | None:
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():  # installed: the version says it
+        return None
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return run.stdout.strip()
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _relative(paths: list[str] | None, work_dir: Path) -> list[str]:
+    root = work_dir.resolve()
+    return [str(Path(path).relative_to(root)) for path in paths or ()]

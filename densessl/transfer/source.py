@@ -1,0 +1,178 @@
+"""The backbone of a checkpoint, whoever wrote it, whole and in bare names."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from densessl.errors import UserError
+from densessl.models.backbones import build_backbone
+from densessl.transfer.coverage import Coverage, compare_state
+from densessl.transfer.importers import HEADS, recognise
+from densessl.transfer.targets.base import EXPORT_FORMAT
+
+CHECKPOINT_FORMAT = "densessl/1"
+IMAGENET_INPUT = {
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "channel_order": "RGB",
+}
+# Checkpoints from before torch 0.4.1 lack this counter, unused where momentum is fixed.
+OLD_ABSENT = ("*.num_batches_tracked",)
+
+
+@dataclass(frozen=True)
+class SourceBackbone:
+    """A backbone found in a checkpoint.
+
+    Attributes:
+        layout: What the checkpoint was recognised as.
+        architecture: Ours, as for ``build_backbone``.
+        state: Bare names (torchvision's or timm's) -> contiguous tensors, floats in float32.
+        coverage: How the state covers the architecture's own net.
+        meta: ``input``, and ``method`` and ``step`` where known.
+        notes: What the user should know.
+    """
+
+    layout: str
+    architecture: dict
+    state: dict[str, Tensor]
+    coverage: Coverage
+    meta: dict
+    notes: tuple[str, ...] = ()
+
+    def build(self, **changes) -> nn.Module:
+        """Our backbone with these weights.
+
+        Args:
+            **changes: Entries of the architecture to set otherwise, e.g. ``out_indices``.
+        """
+        architecture = {**self.architecture, **changes}
+        backbone = build_backbone(architecture)
+        prefix = _inner_prefix(architecture)
+        backbone.load_state_dict({prefix + key: value for key, value in self.state.items()})
+        return backbone
+
+
+def find_backbone(checkpoint: dict, which: str, name: str) -> SourceBackbone:
+    """The backbone in a checkpoint of ours, in an exported file or in another project's checkpoint.
+
+    Args:
+        checkpoint: As ``load_checkpoint`` returns it.
+        which: ``student`` (what was trained) or ``teacher`` (its moving average).
+        name: The file's name, for messages.
+
+    Returns:
+        What was found; look at its ``coverage`` before using the weights.
+
+    Raises:
+        UserError: No such backbone is in it, or its architecture is not known.
+    """
+    if which not in ("student", "teacher"):
+        raise UserError(f"There is no '{which}' to take.", "Choose student or teacher.")
+    meta = checkpoint.get("meta")
+    kind = meta.get("format") if isinstance(meta, dict) else None
+    if kind is None:
+        found = _foreign(checkpoint, which, name)
+    elif kind == CHECKPOINT_FORMAT:
+        found = _ours(checkpoint, which, name)
+    elif kind == EXPORT_FORMAT:
+        found = _exported(checkpoint, which, name)
+    else:
+        raise UserError(
+            f"{name} has the format '{kind}', which this version of densessl does not know.",
+            "Use the version of densessl that wrote it, or a newer one.",
+        )
+    broken = [key for key, value in found.state.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise UserError(
+            f"{len(broken)} tensors of the {which} in {name} hold NaN or infinity: {broken[0]} ...",
+            "The training diverged. Use an earlier checkpoint, or train again with a lower "
+            "learning rate.",
+        )
+    return found
+
+
+def _ours(checkpoint: dict, which: str, name: str) -> SourceBackbone:
+    meta, state = checkpoint["meta"], checkpoint.get("state_dict", {})
+    prefixes = {"student": "backbone.", "teacher": "teacher.backbone."}
+    there = [w for w, prefix in prefixes.items() if any(key.startswith(prefix) for key in state)]
+    if "architecture" not in meta or not there:
+        lacking = "backbone" if "architecture" in meta else "meta.architecture"
+        raise UserError(
+            f"{name} says it is a densessl checkpoint, but has no {lacking}.",
+            "Use the file as training wrote it.",
+        )
+    if which not in there:
+        why = f" ({meta['method']} has none)" if meta.get("method") else ""
+        raise _no_such(name, which, there, why)
+    prefix = prefixes[which]
+    inner = prefix + _inner_prefix(meta["architecture"])
+    # Whatever lies beside timm's model keeps its name, and is then an unexpected tensor.
+    bare = {key.removeprefix(inner): state[key] for key in state if key.startswith(prefix)}
+    layout = f"{CHECKPOINT_FORMAT}, {meta.get('method', 'unknown method')}"
+    return _source(layout, meta["architecture"], bare, meta)
+
+
+def _exported(checkpoint: dict, which: str, name: str) -> SourceBackbone:
+    meta = checkpoint["meta"]
+    if meta["which"] != which:
+        raise _no_such(name, which, [meta["which"]], " (it is an exported file)")
+    layout = f"{EXPORT_FORMAT}, written for {meta['to']}"
+    return _source(layout, meta["architecture"], checkpoint["state_dict"], meta)
+
+
+def _foreign(checkpoint: dict, which: str, name: str) -> SourceBackbone:
+    found = recognise(checkpoint, which, name)
+    expected = _bare_state(found.architecture)
+    dropped = [key for key in found.state if key.startswith(HEADS) and key not in expected]
+    state = {key: value for key, value in found.state.items() if key not in dropped}
+    notes = [*found.notes, "Input taken to be RGB with ImageNet's mean and deviation."]
+    if dropped:
+        notes.append(f"Left behind, heads and classifiers: {', '.join(dropped)}.")
+    added = compare_state(expected, state, OLD_ABSENT).added_by_design
+    if added:
+        state.update({key: expected[key] for key in added})
+        notes.append(f"Not in this old file, set to zero, unused in training: {', '.join(added)}.")
+    return replace(_source(found.layout, found.architecture, state, {}), notes=tuple(notes))
+
+
+def _source(layout: str, architecture: dict, state: dict, meta: dict) -> SourceBackbone:
+    known = {key: meta[key] for key in ("method", "input", "step") if key in meta}
+    clean = {}
+    for key, value in state.items():
+        # A clone: a view would drag its whole storage into the exported file.
+        value = value.detach().clone(memory_format=torch.contiguous_format)
+        clean[key] = value.float() if value.is_floating_point() else value
+    return SourceBackbone(
+        layout=layout,
+        architecture=dict(architecture),
+        state=clean,
+        coverage=compare_state(_bare_state(architecture), clean),
+        meta={"input": IMAGENET_INPUT, **known},
+    )
+
+
+def _inner_prefix(architecture: dict) -> str:
+    """A timm model lies under ``model`` in our wrapper; a ResNet is its own wrapper."""
+    return "model." if architecture["type"].rpartition(".")[2] == "TimmBackbone" else ""
+
+
+def _bare_state(architecture: dict) -> dict[str, Tensor]:
+    prefix = _inner_prefix(architecture)
+    try:
+        state = build_backbone(architecture).state_dict()
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The architecture {dict(architecture)} cannot be built: {error.args[0]}",
+            "A backbone of your own must be imported, and so registered, before its checkpoint is "
+            "read. Otherwise the checkpoint is of another version of densessl.",
+        ) from error
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def _no_such(name: str, which: str, there: list[str], why: str) -> UserError:
+    return UserError(
+        f"{name} holds no {which}{why}; it holds the {' and the '.join(there)}.",
+        f"Run again with --which {there[0]}.",
+    )

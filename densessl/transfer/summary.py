@@ -1,0 +1,222 @@
+"""What the results of a transfer say: means, deviations, and a sentence that does not overclaim.
+
+Everything here is a pure function of the ``results.json`` of ``tools/transfer.py``.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+TASK_NAMES = {
+    "detection": "Detector",
+    "instance": "Instance segmenter",
+    "segmentation": "Segmenter",
+}
+
+# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
+_T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The finite values of a metric over seeds.
+
+    Attributes:
+        values: One value a seed, in percent.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        """Number of seeds."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """Arithmetic mean; NaN without a value."""
+        return float(np.mean(self.values)) if self.values else math.nan
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation (divided by n - 1); NaN for fewer than two values."""
+        return float(np.std(self.values, ddof=1)) if self.n > 1 else math.nan
+
+    def __str__(self) -> str:
+        if not self.n:
+            return "–"
+        return f"{self.mean:.1f} ± {self.std:.1f}" if self.n > 1 else f"{self.mean:.1f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """All runs of one initialisation at one label fraction.
+
+    Attributes:
+        init: Name of the initialisation.
+        label_fraction: Share of the training labels used.
+        train_images: Number of training images; None when no run finished.
+        scores: Metric name -> score over the runs that finished.
+        failed: Number of runs that failed.
+    """
+
+    init: str
+    label_fraction: float
+    train_images: int | None
+    scores: dict[str, Score]
+    failed: int
+
+
+def summarise(result: dict) -> list[Row]:
+    """One row for each initialisation (in the file's order) and label fraction (ascending).
+
+    Args:
+        result: A ``results.json`` as a dict.
+    """
+    rows = []
+    for init in result["inits"]:
+        for fraction in sorted(result["label_fractions"]):
+            runs = [
+                run
+                for run in result["runs"]
+                if run["init"] == init["name"] and run["label_fraction"] == fraction
+            ]
+            done = [run for run in runs if run["status"] == "done"]
+            scores = {
+                metric: Score(tuple(_finite(run["metrics"].get(metric) for run in done)))
+                for metric in result["metrics"]
+            }
+            images = done[0]["train_images"] if done else None
+            rows.append(Row(init["name"], fraction, images, scores, len(runs) - len(done)))
+    return rows
+
+
+def _finite(values) -> list[float]:
+    return [float(v) for v in values if v is not None and math.isfinite(v)]
+
+
+def baseline(result: dict) -> str:
+    """What the others are measured against: random if it is there, else the first one."""
+    for init in result["inits"]:
+        if init["source"] == "random":
+            return init["name"]
+    return result["inits"][0]["name"]
+
+
+def difference(score: Score, reference: Score) -> str:
+    """How much ``score`` lies above ``reference`` and what that is worth, in words.
+
+    The standard error is pooled over both sets of seeds. A difference under two standard errors is
+    called noise; one under the 95 % quantile of Student's t (4.3 standard errors for two seeds
+    each) is called probable, not shown.
+
+    Args:
+        score: The initialisation in question.
+        reference: The baseline.
+    """
+    gain = score.mean - reference.mean
+    points = f"{signed(gain)} points"
+    if min(score.n, reference.n) < 2:
+        return f"{points}, one seed: no statement about noise possible"
+    freedom = score.n + reference.n - 2
+    squares = (score.n - 1) * score.std**2 + (reference.n - 1) * reference.std**2
+    error = math.sqrt(squares / freedom * (1 / score.n + 1 / reference.n))
+    if gain == 0 or abs(gain) < 2 * error:
+        return f"{points}, within seed noise"
+    quantile = _T95[freedom - 1] if freedom <= len(_T95) else 1.96 + 2.6 / freedom
+    verb = "helped" if gain > 0 else "hurt"
+    if abs(gain) < quantile * error:
+        return f"{points}, it probably {verb} (too few seeds to be sure)"
+    return f"{points}, it {verb}"
+
+
+def verdict(result: dict, metric: str | None = None) -> str:
+    """Says in plain words whether pretraining helped, by how much, and how sure that is.
+
+    Args:
+        result: A ``results.json`` as a dict.
+        metric: Metric to judge by; the first one of the file by default.
+
+    Returns:
+        The sentences of ``findings`` after the name of the task.
+    """
+    task = TASK_NAMES.get(result["task"], result["task"])
+    return f"{task}: {' '.join(findings(result, metric))}"
+
+
+def findings(result: dict, metric: str | None = None) -> list[str]:
+    """The sentences of the verdict.
+
+    Args:
+        result: A ``results.json`` as a dict.
+        metric: Metric to judge by; the first one of the file by default.
+
+    Returns:
+        One sentence for each initialisation other than the baseline and each label fraction, the
+        largest fraction first; without anything to compare, what was measured; then the failures.
+    """
+    metric = metric or result["metrics"][0]
+    reference_name = baseline(result)
+    rows = {(row.init, row.label_fraction): row for row in summarise(result)}
+    others = [init["name"] for init in result["inits"] if init["name"] != reference_name]
+    unit = metric.replace("_", " ")
+    sentences = []
+    for fraction in sorted(result["label_fractions"], reverse=True):
+        share = "" if fraction == 1 else f"With {percent(fraction)} of the labels, "
+        reference = rows[reference_name, fraction].scores[metric]
+        for name in others:
+            score = rows[name, fraction].scores[metric]
+            sentences.append(share + _compare(name, score, reference_name, reference, unit))
+        if not others and reference.n:
+            seeds = _seeds(reference.n)
+            measured = f"{reference_name} {reference} {unit} ({seeds}), nothing to compare it with"
+            sentences.append(share + measured)
+        elif not others:
+            sentences.append(f"{share}no run from {reference_name} finished")
+    failed = sum(run["status"] != "done" for run in result["runs"])
+    if failed:
+        sentences.append(f"{failed} of {len(result['runs'])} runs failed")
+    return [f"{sentence}." for sentence in sentences]
+
+
+def _compare(name: str, score: Score, reference_name: str, reference: Score, unit: str) -> str:
+    missing = [n for n, s in ((name, score), (reference_name, reference)) if not s.n]
+    if missing:
+        return f"no run from {' or '.join(missing)} finished, nothing to compare"
+    seeds = _seeds(score.n)
+    if score.n != reference.n:
+        seeds = f"{score.n} and {_seeds(reference.n)}"
+    against = f"{name} {score} {unit} against {reference_name} {reference} ({seeds})"
+    return f"{against}: {difference(score, reference)}"
+
+
+def signed(points: float) -> str:
+    """A difference with its sign, a real minus, and no minus before zero."""
+    return f"{round(points, 1) + 0.0:+.1f}".replace("-", "−")
+
+
+def _seeds(n: int) -> str:
+    return "one seed" if n == 1 else f"{n} seeds"
+
+
+def percent(fraction: float) -> str:
+    """``0.1`` -> ``10 %``, ``0.005`` -> ``0.5 %``."""
+    return f"{fraction * 100:g} %"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the two largest units: ``3 min 20 s``, ``1 h 5 min``."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def final_loss(run: dict) -> float | None:
+    """The last training loss that a run logged."""
+    return run["loss_curve"][-1]["loss"] if run.get("loss_curve") else None

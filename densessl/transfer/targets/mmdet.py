@@ -1,0 +1,34 @@
+"""mmdet's ResNet."""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from densessl.transfer.targets.base import Target, as_resnet, missing_package
+from densessl.transfer.targets.openmmlab import backbone_usage, build_resnet
+
+
+class Mmdet(Target):
+    """``mmdet.models.backbones.ResNet`` with style ``pytorch``; its names are torchvision's."""
+
+    name = "mmdet"
+    theirs = "mmdet's ResNet"
+
+    def forms(self, architecture: dict) -> dict[str, dict]:
+        return {"plain": as_resnet(architecture, self.name)}
+
+    def build(self, architecture: dict, path: Path | None = None) -> nn.Module:
+        try:
+            from mmdet.models.backbones import ResNet
+        except ImportError as error:
+            raise missing_package(self.name, error) from error
+        return build_resnet(ResNet, architecture["depth"], path)
+
+    def forward(self, model: nn.Module, images: Tensor) -> list[Tensor]:
+        return list(model(images))
+
+    def usage(self, path: Path, architecture: dict, inputs: dict) -> str:
+        return backbone_usage(path, architecture, inputs)
+
+
+TARGET = Mmdet()

@@ -1,0 +1,45 @@
+"""torchvision's own ResNets."""
+
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from densessl.transfer.targets.base import Target, as_resnet
+
+
+class Torchvision(Target):
+    """``torchvision.models.resnet50()`` and its kin; the classifier stays theirs."""
+
+    name = "torchvision"
+    theirs = "torchvision's ResNet"
+    added_by_design = ("fc.weight", "fc.bias")
+
+    def forms(self, architecture: dict) -> dict[str, dict]:
+        return {"plain": as_resnet(architecture, self.name)}
+
+    def build(self, architecture: dict, path: Path | None = None) -> nn.Module:
+        model = getattr(torchvision.models, f"resnet{architecture['depth']}")(weights=None)
+        if path is not None:
+            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+            model.load_state_dict(state, strict=False)
+        return model
+
+    def forward(self, model: nn.Module, images: Tensor) -> list[Tensor]:
+        x = model.maxpool(model.relu(model.bn1(model.conv1(images))))
+        maps = []
+        for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def usage(self, path: Path, architecture: dict, inputs: dict) -> str:
+        depth = architecture["depth"]
+        return (
+            f"model = torchvision.models.resnet{depth}()\n"
+            f'model.load_state_dict(torch.load("{path}")["state_dict"], strict=False)  # fc is new'
+        )
+
+
+TARGET = Torchvision()

@@ -1,0 +1,187 @@
+"""Views on the worker: draw every random number, decode once, crop. Colour is applied later.
+
+Presets hold the augmentations of the papers; ``MultiView`` makes several views of one image.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from densessl.errors import UserError
+from densessl.registry import TRANSFORMS
+from densessl.structures import SampleKey, ViewRecord
+from densessl.suggest import did_you_mean
+from densessl.transforms.decode import decode_scale, image_size, read_image
+from densessl.transforms.functional import MAX_SIGMA_AT_224
+
+# Decoders hand out read-only arrays; crops only read them.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+NO_SOLARIZE = 2.0
+_SIMCLR = dict(scale=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2))
+_BYOL = dict(scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1))
+_MOCO_V2 = dict(scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1))
+PRESETS = {
+    "moco_v1": dict(scale=(0.2, 1.0), jitter=(0.4,) * 4, jitter_prob=1.0, gray_prob=0.2),
+    "moco_v2": dict(**_MOCO_V2, jitter_prob=0.8, gray_prob=0.2, blur_prob=0.5),
+    "simclr": dict(**_SIMCLR, jitter_prob=0.8, gray_prob=0.2, blur_prob=0.5),
+    "byol_1": dict(**_BYOL, jitter_prob=0.8, gray_prob=0.2, blur_prob=1.0),
+    "byol_2": dict(**_BYOL, jitter_prob=0.8, gray_prob=0.2, blur_prob=0.1, solarize_prob=0.2),
+    "crop_flip": dict(scale=(0.08, 1.0)),
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """The distribution one view is drawn from.
+
+    Args:
+        size: Side of the view in pixels.
+        scale: Share of the image's area that the crop covers, lowest and highest.
+        ratio: Width over height of the crop, lowest and highest, drawn in the logarithm.
+        flip_prob: Probability of mirroring left to right.
+        jitter: Strengths b, c, s, h: factors from U(max(0, 1-x), 1+x), hue shift from U(-h, h).
+        jitter_prob: Probability of colour jitter.
+        gray_prob: Probability of turning gray.
+        blur_prob: Probability of a Gaussian blur with sigma from U(.1, 2 * size / 224).
+        solarize_prob: Probability of solarization at one half.
+        interpolation: "bilinear" or "bicubic", antialiased either way.
+    """
+
+    size: int = 224
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip_prob: float = 0.5
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jitter_prob: float = 0.0
+    gray_prob: float = 0.0
+    blur_prob: float = 0.0
+    solarize_prob: float = 0.0
+    interpolation: str = "bilinear"
+
+    def draw(self, rng: np.random.Generator, width: int, height: int) -> ViewRecord:
+        """All random numbers of one view of a ``width`` x ``height`` image; no batch axis."""
+        box = self._draw_box(rng, width, height)
+        flip = rng.random() < self.flip_prob
+        # Drawn whether used or not, so that changing a probability moves nothing else.
+        strengths = np.asarray(self.jitter, dtype=np.float64)
+        low = np.append(np.maximum(0, 1 - strengths[:3]), -strengths[3])
+        high = np.append(1 + strengths[:3], strengths[3])
+        jitter, order = rng.uniform(low, high), rng.permutation(4)
+        if rng.random() >= self.jitter_prob:
+            jitter = np.array([1.0, 1.0, 1.0, 0.0])
+        gray = rng.random() < self.gray_prob
+        sigma = rng.uniform(0.1, max(0.1, MAX_SIGMA_AT_224 * self.size / 224))
+        blur = rng.random() < self.blur_prob
+        solarize = rng.random() < self.solarize_prob
+        return ViewRecord(
+            box=torch.tensor(box, dtype=torch.float32),
+            flip=torch.tensor(bool(flip)),
+            source_size=torch.tensor([width, height], dtype=torch.float32),
+            jitter=torch.from_numpy(jitter.astype(np.float32)),
+            jitter_order=torch.from_numpy(order),
+            gray=torch.tensor(bool(gray)),
+            blur_sigma=torch.tensor(sigma if blur else 0.0, dtype=torch.float32),
+            solarize=torch.tensor(0.5 if solarize else NO_SOLARIZE, dtype=torch.float32),
+        )
+
+    def _draw_box(self, rng, width, height) -> tuple[int, int, int, int]:
+        """Random resized crop (Inception, 1409.4842): ten tries, then the central crop."""
+        for _ in range(10):
+            area = width * height * rng.uniform(*self.scale)
+            ratio = np.exp(rng.uniform(*np.log(self.ratio)))
+            w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                x, y = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
+                return x, y, x + w, y + h
+        ratio = np.clip(width / height, *self.ratio)
+        w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+        x, y = (width - w) // 2, (height - h) // 2
+        return x, y, x + w, y + h
+
+
+def crop_and_resize(image: np.ndarray, box, size: int, interpolation: str) -> torch.Tensor:
+    """Antialiased crop of a uint8 (H, W, 3) image: (size, size, 3) uint8.
+
+    Args:
+        image: Contiguous uint8 pixels.
+        box: Integer x0, y0, x1, y1.
+        size: Side of the result.
+        interpolation: "bilinear" or "bicubic".
+    """
+    x0, y0, x1, y1 = box
+    crop = torch.from_numpy(image)[y0:y1, x0:x1].permute(2, 0, 1).unsqueeze(0)
+    view = F.interpolate(crop, (size, size), mode=interpolation, antialias=True)
+    return view[0].permute(1, 2, 0).contiguous()
+
+
+def _view(spec: str | dict, size: int) -> View:
+    options = dict(preset=spec) if isinstance(spec, str) else dict(spec)
+    preset = options.pop("preset", None)
+    if preset is not None and preset not in PRESETS:
+        raise UserError(
+            f"There is no view preset '{preset}'{did_you_mean(preset, PRESETS)}.",
+            f"use one of: {', '.join(PRESETS)}",
+        )
+    try:
+        return View(**{"size": size, **PRESETS.get(preset, {}), **options})
+    except TypeError as error:
+        fields = View.__dataclass_fields__
+        wrong = next(name for name in options if name not in fields)
+        raise UserError(
+            f"A view has no option '{wrong}'{did_you_mean(wrong, fields)}.",
+            f"use one of: {', '.join(fields)}",
+        ) from error
+
+
+@TRANSFORMS.register_module()
+class MultiView:
+    """Several views of one image, decoded once at no more detail than the crops can use.
+
+    Args:
+        views: For each view the name of a preset or a dict of ``View`` options; the key
+            ``preset`` in such a dict gives its defaults.
+        size: Side of every view that does not set its own.
+    """
+
+    def __init__(self, views: list[str | dict], size: int = 224):
+        self.views = [_view(spec, size) for spec in views]
+
+    def __call__(
+        self, data: bytes, key: SampleKey
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[ViewRecord, ...]]:
+        """Decodes ``data`` and makes the views that ``key`` determines.
+
+        Returns:
+            V uint8 views (H, W, 3) and their V records.
+
+        Raises:
+            ImageError: If the image cannot be decoded.
+        """
+        width, height = image_size(data)
+        records = [
+            view.draw(np.random.default_rng((*key, number)), width, height)
+            for number, view in enumerate(self.views)
+        ]
+        # Every view needs at least its own detail, so the largest scale of all decides.
+        scale = max(
+            decode_scale((record.box[2:] - record.box[:2]).tolist(), view.size)
+            for view, record in zip(self.views, records, strict=True)
+        )
+        image = read_image(data, scale)
+        made = [
+            self._cut(image, view, record) for view, record in zip(self.views, records, strict=True)
+        ]
+        views, records = zip(*made, strict=True)
+        return views, records
+
+    @staticmethod
+    def _cut(image: np.ndarray, view: View, record: ViewRecord):
+        """Cuts a view; the record's box becomes what was really cut, to the decoded pixel."""
+        decoded = torch.tensor([image.shape[1], image.shape[0]]).repeat(2)
+        source = record.source_size.repeat(2)
+        box = (record.box * (decoded / source)).round().long()
+        pixels = crop_and_resize(image, box.tolist(), view.size, view.interpolation)
+        return pixels, record._replace(box=box * (source / decoded))

@@ -1,0 +1,57 @@
+"""Package definition of densessl. Configs and tools go with it, under ``densessl/.mim``."""
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+
+CORE = [
+    "torch>=2.11,<2.12",
+    "torchvision>=0.26,<0.27",
+    "onedl-mmengine>=0.10.12,<0.11",
+    "timm>=1.0.20,<2",
+    "numpy",
+    "pillow>=10",
+    "simplejpeg>=1.8",
+]
+TRANSFER = [
+    "onedl-mmcv>=2.3.6,<2.4",
+    "onedl-mmdetection>=3.5.1,<3.6",
+    "onedl-mmsegmentation>=1.4.2,<1.5",
+    "pycocotools>=2.0.7",
+    "matplotlib>=3.8",
+    "jinja2>=3.1",
+]
+DEV = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8,<1"]
+
+
+class BuildWithConfigs(build_py):
+    """Also copies ``configs/`` and ``tools/`` into the package, where mm packages keep them."""
+
+    def run(self):
+        super().run()
+        for folder in ("configs", "tools"):
+            target = Path(self.build_lib) / "densessl" / ".mim" / folder
+            shutil.copytree(ROOT / folder, target, dirs_exist_ok=True)
+
+
+setup(
+    name="densessl",
+    version=re.search(r'__version__ = "(.+?)"', (ROOT / "densessl/version.py").read_text()).group(
+        1
+    ),
+    description="Dense self-supervised pretraining for detection and segmentation",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["densessl", "densessl.*"]),
+    package_data={"densessl": ["transfer/*.html"]},
+    install_requires=CORE,
+    extras_require={"transfer": TRANSFER, "dev": TRANSFER + DEV},
+    cmdclass={"build_py": BuildWithConfigs},
+)

@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from densessl.correspondence import cell_centers, match_agreement, match_by_feature
+from densessl.correspondence.feature import gather_cells
+
+
+def test_cell_centres_of_a_whole_224_view():
+    centers = cell_centers(torch.tensor([[0.0, 0, 224, 224]]), torch.tensor([False]), 7)
+    assert centers.shape == (1, 49, 2)
+    assert centers[0, :7, 0].tolist() == [16, 48, 80, 112, 144, 176, 208]
+    assert centers[0, ::7, 1].tolist() == [16, 48, 80, 112, 144, 176, 208]
+
+
+def test_flip_reverses_the_cells_along_x_only_and_twice_is_identity():
+    box = torch.tensor([[10.0, 20, 80, 48]])
+    plain, flipped = (cell_centers(box, torch.tensor([f]), 4).view(4, 4, 2) for f in (False, True))
+    assert torch.allclose(flipped, plain.flip(1))
+    assert torch.allclose(flipped.flip(1), plain)
+
+
+def test_a_crop_of_a_crop_composes():
+    """Cells of the right half of a crop are the right half of its cells."""
+    box, half = torch.tensor([[10.0, 0, 90, 80]]), torch.tensor([[50.0, 0, 90, 80]])
+    no = torch.tensor([False])
+    outer = cell_centers(box, no, 8).view(8, 8, 2)
+    inner = cell_centers(half, no, 8).view(8, 8, 2)
+    assert torch.allclose(outer[:, 4:, 0].unique(), inner[0, :, 0].view(4, 2).mean(1))
+
+
+@pytest.mark.parametrize("query_side,key_side", [((7, 7), (7, 7)), ((3, 5), (4, 2))])
+def test_match_is_the_highest_cosine(query_side, key_side):
+    torch.manual_seed(0)
+    query = torch.randn(2, 6, *query_side, dtype=torch.float64)
+    key = torch.randn(2, 6, *key_side, dtype=torch.float64) * 10
+    match = match_by_feature(query, key)
+    assert match.shape == (2, query_side[0] * query_side[1])
+    for b in range(2):
+        for i, column in enumerate(query[b].flatten(1).T):
+            keys = key[b].flatten(1).T
+            cosine = (keys @ column) / (keys.norm(dim=1) * column.norm())
+            assert match[b, i] == cosine.argmax()
+
+
+def test_match_is_not_made_in_bf16():
+    torch.manual_seed(0)
+    query, key = torch.randn(4, 32, 7, 7), torch.randn(4, 32, 7, 7)
+    plain = match_by_feature(query, key)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(match_by_feature(query, key), plain)
+
+
+def test_match_of_a_shifted_map_is_the_shift():
+    cells = torch.eye(16).view(1, 16, 4, 4)
+    match = match_by_feature(cells, cells.roll(1, dims=3)).view(4, 4)
+    assert torch.equal(match, torch.arange(16).view(4, 4).roll(-1, dims=1))
+    assert torch.equal(gather_cells(cells.roll(1, dims=3), match.view(1, 16)), cells.flatten(2))
+
+
+def test_agreement_is_one_for_the_geometric_match_and_low_for_a_wrong_one():
+    box = torch.tensor([[0.0, 0, 70, 70]])
+    shifted = torch.tensor([[10.0, 0, 80, 70]])
+    flip = torch.tensor([True])
+    query = cell_centers(box, ~flip, 7)
+    key = cell_centers(shifted, flip, 7)
+    right = torch.cdist(query, key).argmin(2)
+    assert match_agreement(right, query, key) == 1
+    assert match_agreement(right.flip(1), query, key) < 0.3
+    far = cell_centers(shifted + 1000, flip, 7)
+    assert match_agreement(right, query, far) == 0

@@ -1,0 +1,178 @@
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from densessl.datasets import CocoImages, FileList, ImageFolder, ImageNet, ViewSampler, VOCImages
+from densessl.errors import UserError
+from densessl.structures import SampleKey, ViewBatch
+from densessl.transforms import MultiView
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve noisy pictures of many formats and sizes, some in folders below."""
+    rng = np.random.default_rng(0)
+    kinds = ["jpg", "png", "webp", "bmp", "tiff", "JPEG"]
+    for number in range(12):
+        place = tmp_path / "photos" / ("" if number % 2 else f"deep/{number}")
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (40 + number, 70 - number, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{number:02d}.{kinds[number % 6]}")
+    return tmp_path / "photos"
+
+
+def two_views(size=16):
+    return MultiView(views=["moco_v2", "byol_2"], size=size)
+
+
+def epoch_of(dataset, workers, epoch=0, seed=3, start=0):
+    sampler = ViewSampler(dataset, seed)
+    sampler.set_epoch(epoch)
+    sampler.start = start
+    loader = DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=workers)
+    return list(loader)
+
+
+def leaves(value):
+    return [value] if isinstance(value, torch.Tensor) else [x for v in value for x in leaves(v)]
+
+
+def same(one, two):
+    return all(torch.equal(a, b) for a, b in zip(leaves(one), leaves(two), strict=True))
+
+
+def test_a_batch_has_the_declared_shapes_and_types(folder):
+    batch = epoch_of(ImageFolder(folder, two_views()), workers=0)[0]
+    assert isinstance(batch, ViewBatch)
+    assert [tuple(v.shape) for v in batch.views] == [(4, 16, 16, 3)] * 2
+    assert all(v.dtype == torch.uint8 for v in batch.views)
+    record = batch.records[1]
+    shapes = {name: tuple(value.shape) for name, value in record._asdict().items()}
+    assert shapes == dict(
+        box=(4, 4), flip=(4,), source_size=(4, 2), jitter=(4, 4), jitter_order=(4, 4),
+        gray=(4,), blur_sigma=(4,), solarize=(4,),
+    )  # fmt: skip
+    assert record.flip.dtype == torch.bool and record.box.dtype == torch.float32
+
+
+def test_the_same_seed_gives_the_same_views_for_any_number_of_workers(folder):
+    dataset = ImageFolder(folder, two_views())
+    alone = epoch_of(dataset, workers=0, epoch=2)
+    for workers in (1, 4):
+        random.seed(workers)
+        torch.manual_seed(workers)
+        assert same(alone, epoch_of(dataset, workers=workers, epoch=2))
+    assert not same(alone, epoch_of(dataset, workers=0, epoch=3))
+    assert not same(alone, epoch_of(dataset, workers=0, epoch=2, seed=4))
+
+
+def test_an_epoch_can_be_entered_in_the_middle(folder):
+    dataset = ImageFolder(folder, two_views())
+    whole = epoch_of(dataset, workers=0)
+    assert same(whole[1:], epoch_of(dataset, workers=2, start=4))
+
+
+def test_ranks_share_an_epoch_without_overlap(folder, monkeypatch):
+    dataset = ImageFolder(folder, two_views())
+    seen = []
+    for rank in range(3):
+        monkeypatch.setattr("densessl.datasets.sampler.get_dist_info", lambda rank=rank: (rank, 3))
+        sampler = ViewSampler(dataset, seed=1)
+        keys = list(sampler)
+        assert len(keys) == len(sampler) == 4
+        seen += [key.index for key in keys]
+    assert sorted(seen) == list(range(12))
+
+
+def test_broken_images_are_replaced_and_reported(folder):
+    victim = folder / "01.png"
+    victim.write_bytes(victim.read_bytes()[:40])
+    (folder / "03.bmp").write_bytes(b"")
+    dataset = ImageFolder(folder, two_views(), max_broken=0.5)
+    bad = {i for i in range(len(dataset)) if dataset.files[i] in ("01.png", "03.bmp")}
+    batches = epoch_of(dataset, workers=0)
+    broken = torch.cat([b.broken for b in batches])
+    assert set(broken[broken >= 0].tolist()) == bad
+    assert same(batches, epoch_of(dataset, workers=2))
+    problems = dataset.check()
+    assert len(problems) == 2 and any("01.png" in line for line in problems)
+
+
+def test_too_many_broken_images_stop_before_the_start(folder):
+    for path in list(folder.rglob("*.*"))[:9]:
+        path.write_text("not an image")
+    with pytest.raises(UserError, match="9 of 12 images cannot be read"):
+        ImageFolder(folder, two_views()).check()
+
+
+def test_missing_and_empty_folders(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(UserError, match="did you mean 'pictures'"):
+        ImageFolder(tmp_path / "picture", two_views())
+    with pytest.raises(UserError, match="No images found"):
+        ImageFolder(tmp_path / "pictures", two_views())
+    (tmp_path / "file.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match="not a folder"):
+        ImageFolder(tmp_path / "file.jpg", two_views())
+
+
+def picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 24), (90, 120, 30)).save(path)
+
+
+def test_other_layouts(tmp_path):
+    voc = tmp_path / "VOC2012"
+    for name in ("2007_01", "2007_02", "2007_03"):
+        picture(voc / "JPEGImages" / f"{name}.jpg")
+    (voc / "ImageSets/Main").mkdir(parents=True)
+    (voc / "ImageSets/Main/train.txt").write_text("2007_01\n2007_03 1\n")
+    assert VOCImages(voc, transform=two_views()).files == [
+        f"JPEGImages/2007_0{i}.jpg" for i in (1, 2, 3)
+    ]
+    split = VOCImages(voc, split="train", transform=two_views())
+    assert split.files == ["JPEGImages/2007_01.jpg", "JPEGImages/2007_03.jpg"]
+
+    images = [dict(id=2, file_name="b.jpg"), dict(id=1, file_name="a.jpg")]
+    picture(tmp_path / "coco/a.jpg"), picture(tmp_path / "coco/b.jpg")
+    (tmp_path / "instances.json").write_text(json.dumps(dict(images=images)))
+    coco = CocoImages(tmp_path / "coco", tmp_path / "instances.json", transform=two_views())
+    assert coco.files == ["a.jpg", "b.jpg"] and len(coco[SampleKey(0, 0, 1)].views) == 2
+    (tmp_path / "instances.json").write_text("[]")
+    with pytest.raises(UserError, match="not a COCO annotation"):
+        CocoImages(tmp_path / "coco", tmp_path / "instances.json", transform=two_views())
+
+    picture(tmp_path / "in1k/train/n01440764/n01440764_18.JPEG")
+    assert ImageNet(tmp_path / "in1k", transform=two_views()).files == [
+        "train/n01440764/n01440764_18.JPEG"
+    ]
+
+    (tmp_path / "list.txt").write_text("coco/a.jpg\n\ncoco/b.jpg\n")
+    assert len(FileList(tmp_path / "list.txt", tmp_path, transform=two_views())) == 2
+
+
+def test_the_list_of_images_has_a_fingerprint(folder):
+    one = ImageFolder(folder, two_views()).metainfo
+    assert one["count"] == 12 and len(one["sha256"]) == 64
+    picture(folder / "new.png")
+    assert ImageFolder(folder, two_views()).metainfo["sha256"] != one["sha256"]
+
+
+def test_data_sets_build_from_configs(folder):
+    from densessl.registry import DATASETS
+
+    with DefaultScope.overwrite_default_scope("densessl"):
+        dataset = DATASETS.build(
+            dict(
+                type="ImageFolder",
+                root=str(folder),
+                transform=dict(type="MultiView", views=["moco_v1"], size=8),
+            )
+        )
+    assert dataset[SampleKey(0, 0, 0)].views[0].shape == (8, 8, 3)

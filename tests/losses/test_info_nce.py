@@ -1,0 +1,101 @@
+import math
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from densessl.losses import info_nce
+from tests.peak_memory import peak_extra_mb
+
+
+def materialised(query, positive, negatives, temperature):
+    logits = torch.cat([(query * positive).sum(1, keepdim=True), query @ negatives.T], 1)
+    target = torch.zeros(len(query), dtype=torch.long)
+    return F.cross_entropy(logits / temperature, target)
+
+
+def inputs(rows, queue, channels=16, dtype=torch.float64, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda n: F.normalize(torch.randn(n, channels, generator=g, dtype=dtype), dim=1)  # noqa: E731
+    return draw(rows).requires_grad_(), draw(rows).requires_grad_(), draw(queue)
+
+
+@pytest.mark.parametrize("rows,queue", [(1, 1), (7, 5), (515, 2049), (33, 4999), (1030, 777)])
+@pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
+def test_value_and_gradient_equal_the_materialised_form(rows, queue, temperature):
+    query, positive, negatives = inputs(rows, queue)
+    expected = materialised(query, positive, negatives, temperature)
+    expected_grads = torch.autograd.grad(expected, (query, positive))
+    loss = info_nce(query, positive, negatives, temperature)
+    grads = torch.autograd.grad(loss, (query, positive))
+    assert abs(loss.item() - expected.item()) < 1e-10
+    for grad, reference in zip(grads, expected_grads, strict=True):
+        assert (grad - reference).abs().max() < 1e-10
+
+
+def test_vectors_need_not_be_normalised():
+    query, positive, negatives = inputs(9, 2500)
+    query, positive, negatives = query * 40, positive * 40, negatives * 40
+    expected = materialised(query, positive, negatives, 0.05)
+    assert torch.isclose(info_nce(query, positive, negatives, 0.05), expected, rtol=1e-12)
+
+
+def test_identical_vectors_give_log_k_plus_one():
+    same = F.normalize(torch.ones(4, 8, dtype=torch.float64), dim=1)
+    loss = info_nce(same, same, same[:1].expand(3000, -1))
+    assert loss.item() == pytest.approx(math.log(3001), abs=1e-12)
+
+
+def test_negatives_get_no_gradient_and_positive_alone_may_have_one():
+    query, positive, negatives = inputs(5, 100)
+    negatives.requires_grad_()
+    info_nce(query.detach(), positive, negatives).backward()
+    assert negatives.grad is None and query.grad is None
+    reference = materialised(query.detach(), positive, negatives.detach(), 0.2)
+    (expected,) = torch.autograd.grad(reference, positive)
+    assert (positive.grad - expected).abs().max() < 1e-12
+
+
+def test_autocast_does_not_lower_the_precision():
+    query, positive, negatives = inputs(64, 3000, dtype=torch.float32)
+    plain = info_nce(query, positive, negatives)
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = info_nce(query, positive, negatives)
+        from_bf16 = info_nce(query.bfloat16(), positive.bfloat16(), negatives)
+    assert under_autocast.item() == plain.item()
+    assert from_bf16.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2, 3), (3, 3), (4, 3)), ((0, 3), (0, 3), (4, 3)), ((2, 3), (2, 3), (4, 5))]
+)
+def test_wrong_shapes_are_refused(shapes):
+    with pytest.raises(ValueError, match="info_nce"):
+        info_nce(*(torch.zeros(shape) for shape in shapes))
+
+
+@pytest.mark.slow
+def test_streaming_uses_an_eighth_of_the_memory_and_no_more_time():
+    """1568 rows (32 images x 49 cells) against 65,536 negatives, both forms in one run."""
+
+    def run(form):
+        query, positive, negatives = inputs(1568, 65536, 128, torch.float32)
+
+        def step():
+            form(query, positive, negatives, 0.2).backward()
+            query.grad = positive.grad = None
+
+        step()
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        return peak_extra_mb(step), sorted(times)[1]
+
+    streamed_mb, streamed_s = run(info_nce)
+    plain_mb, plain_s = run(materialised)
+    assert plain_mb > 700, "the measurement itself must see the logits"
+    assert streamed_mb < plain_mb / 8
+    assert streamed_s <= plain_s

@@ -1,0 +1,394 @@
+"""Exported files, checked in the targets' own models, through the tool as a user calls it."""
+
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+
+import densessl.transfer.export as export_module
+from densessl.errors import UserError
+from densessl.models.backbones import build_backbone
+from densessl.transfer.coverage import compare_state
+from densessl.transfer.export import export_checkpoint, load_backbone, verify
+from densessl.transfer.targets import TARGETS, get_target
+from densessl.transfer.targets.torchvision import Torchvision
+
+TOOL = Path(__file__).parents[2] / "tools" / "convert.py"
+spec = importlib.util.spec_from_file_location("convert_tool", TOOL)
+convert = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(convert)
+
+
+def random_backbone(architecture: dict, seed: int) -> torch.nn.Module:
+    """With BatchNorm statistics and scales that matter."""
+    torch.manual_seed(seed)
+    backbone = build_backbone(architecture)
+    for name, value in backbone.state_dict().items():
+        if name.endswith("running_mean"):
+            value.normal_(std=0.1)
+        elif name.endswith(("running_var", "bn1.weight", "bn2.weight")):
+            value.uniform_(0.5, 1.5)
+        elif name.endswith("num_batches_tracked"):
+            value.fill_(7)
+    return backbone
+
+
+def write_checkpoint(path: Path, architecture: dict, teacher: bool = False, change=None) -> Path:
+    """A checkpoint as pretraining leaves it; ``change`` edits its state dict."""
+    student = random_backbone(architecture, 0).state_dict()
+    state = {f"backbone.{name}": value for name, value in student.items()}
+    state["head.mlp.0.weight"] = torch.zeros(4, 4)
+    if teacher:
+        twin = random_backbone(architecture, 1).state_dict()
+        state |= {f"teacher.backbone.{name}": value for name, value in twin.items()}
+    if change is not None:
+        change(state)
+    meta = {
+        "format": "densessl/1",
+        "method": "DenseCL" if teacher else "SimCLR",
+        "architecture": architecture,
+        "input": {"mean": [1.5, 2.5, 3.5], "std": [4.0, 5.0, 6.0], "channel_order": "RGB"},
+        "step": 20,
+        "epoch": 1,
+    }
+    torch.save({"meta": meta, "state_dict": state}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory) -> dict[int, Path]:
+    folder = tmp_path_factory.mktemp("pretrained")
+    return {
+        depth: write_checkpoint(
+            folder / f"r{depth}.pth", {"type": "ResNet", "depth": depth}, teacher=depth == 18
+        )
+        for depth in (18, 50)
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoints, tmp_path_factory) -> Path:
+    """ResNet-18 for mmdet; not to be changed."""
+    out = tmp_path_factory.mktemp("exported") / "out.pth"
+    assert export_checkpoint(checkpoints[18], out, to="mmdet").passed
+    return out
+
+
+def student_state(path: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(path)["state_dict"]
+    prefix = "backbone."
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def suffix(target: str) -> str:
+    return get_target(target).suffixes[0]
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("target", TARGETS)
+def test_resnet_to_every_target(target, depth, checkpoints, tmp_path, capsys):
+    out = tmp_path / f"out{suffix(target)}"
+    assert convert.main([str(checkpoints[depth]), str(out), "--to", target]) == 0
+    text = capsys.readouterr().out
+    assert {18: "120/120 tensors", 50: "318/318 tensors"}[depth] in text
+    assert "Everything matched" in text
+    assert ("[1.5, 2.5, 3.5]" in text) == (target not in ("torchvision", "timm"))
+    forms = 2 if target == "mmseg" and depth == 50 else 1
+    assert sum(text.count(f" {stage} ") for stage in ("C2", "C3", "C4", "C5")) == 4 * forms
+    assert [file.name for file in tmp_path.iterdir()] == [out.name]
+
+    weights = student_state(checkpoints[depth])
+    if target == "detectron2":
+        with open(out, "rb") as file:
+            content = pickle.load(file)
+        assert content["matching_heuristics"] is True and content["__author__"]
+        ours = {
+            "stem.conv1.weight": "conv1.weight",
+            "stem.conv1.norm.running_mean": "bn1.running_mean",
+            "res2.1.conv2.weight": "layer1.1.conv2.weight",
+            "res3.0.shortcut.weight": "layer2.0.downsample.0.weight",
+            "res3.0.shortcut.norm.running_var": "layer2.0.downsample.1.running_var",
+            "res5.1.conv2.norm.bias": "layer4.1.bn2.bias",
+        }
+        for theirs, name in ours.items():
+            assert np.array_equal(content["model"][theirs], weights[name].numpy()), theirs
+        assert len(content["model"]) == len(weights)
+        return
+    exported = torch.load(out, weights_only=True)
+    assert exported["state_dict"].keys() == weights.keys()
+    assert all(torch.equal(exported["state_dict"][name], weights[name]) for name in weights)
+    meta = exported["meta"]
+    assert (meta["format"], meta["to"], meta["which"]) == ("densessl-export/1", target, "student")
+    assert meta["input"]["mean"] == [1.5, 2.5, 3.5] and meta["source"] == f"r{depth}.pth"
+
+
+@pytest.mark.parametrize("framework", ["mmdet", "mmseg"])
+def test_file_drops_into_init_cfg(framework, checkpoints, exported):
+    """Built from a config through their registry, and compared with plain torchvision."""
+    registry = importlib.import_module(f"{framework}.registry").MODELS
+    importlib.import_module(f"{framework}.models")
+    model = registry.build(
+        {
+            "type": f"{framework}.ResNet",
+            "depth": 18,
+            "out_indices": (3,),
+            "init_cfg": {"type": "Pretrained", "checkpoint": str(exported)},
+        }
+    )
+    model.init_weights()
+    model.eval()
+    reference = torchvision.models.resnet18()
+    reference.load_state_dict(student_state(checkpoints[18]), strict=False)
+    reference.fc = reference.avgpool = torch.nn.Identity()
+    images = torch.randn(1, 3, 96, 64)
+    with torch.no_grad():
+        theirs, ours = model(images)[0].flatten(1), reference.eval()(images)
+    assert (theirs - ours).abs().max() <= 1e-5 * ours.abs().max()
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"type": "TimmBackbone", "name": "convnext_atto"},
+        {"type": "TimmBackbone", "name": "vit_tiny_patch16_224", "img_size": 32},
+    ],
+    ids=lambda a: a["name"],
+)
+def test_timm_backbone(architecture, tmp_path, capsys):
+    src, out = write_checkpoint(tmp_path / "src.pth", architecture), tmp_path / "out.pth"
+    assert convert.main([str(src), str(out), "--to", "timm"]) == 0
+    name, options = architecture["name"], {k: v for k, v in architecture.items() if k == "img_size"}
+    model = timm.create_model(name, num_classes=0, checkpoint_path=str(out), **options)
+    for key, value in student_state(src).items():
+        assert torch.equal(model.state_dict()[key.removeprefix("model.")], value)
+    capsys.readouterr()
+    for target in ("mmdet", "mmseg", "torchvision", "detectron2"):
+        arguments = [str(src), str(tmp_path / f"no{suffix(target)}"), "--to", target]
+        assert convert.main(arguments) == 2
+        message = capsys.readouterr().err
+        assert name in message and "ResNet-18, 34, 50 and 101" in message and "timm" in message
+
+
+def test_timm_resnet_to_mmdet_only_if_plain(tmp_path):
+    plain = {"type": "TimmBackbone", "name": "resnet18"}
+    src = write_checkpoint(tmp_path / "plain.pth", plain)
+    assert export_checkpoint(src, tmp_path / "out.pth", to="mmdet").passed
+    # The same names, another function: nothing but the option shows it.
+    other = write_checkpoint(tmp_path / "other.pth", {**plain, "output_stride": 16})
+    with pytest.raises(UserError, match="no backbone"):
+        export_checkpoint(other, tmp_path / "out2.pth", to="mmdet")
+
+
+def test_teacher(checkpoints, tmp_path, capsys):
+    out = tmp_path / "teacher.pth"
+    assert (
+        convert.main([str(checkpoints[18]), str(out), "--to", "torchvision", "--which", "teacher"])
+        == 0
+    )
+    twin = random_backbone({"type": "ResNet", "depth": 18}, 1).state_dict()
+    exported = torch.load(out)["state_dict"]
+    assert all(torch.equal(exported[name], twin[name]) for name in twin)
+    # An exported file is a source again, of what it holds.
+    with pytest.raises(UserError, match="holds no student.*exported"):
+        load_backbone(out)
+    capsys.readouterr()
+    arguments = [str(checkpoints[50]), str(tmp_path / "x.pth"), "--to", "timm", "--which"]
+    assert convert.main([*arguments, "teacher"]) == 2
+    message = capsys.readouterr().err
+    assert "no teacher (SimCLR has none); it holds the student" in message
+    assert convert.main([*arguments, "both"]) == 2
+
+
+def gap_removed(state):
+    del state["backbone.layer3.1.bn2.running_var"]
+
+
+def gap_shape(state):
+    state["backbone.layer2.0.conv1.weight"] = torch.zeros(128, 64, 1, 1)
+
+
+def gap_unexpected(state):
+    state["backbone.fc.weight"] = torch.zeros(10, 512)
+
+
+def gap_deep_stem(state):
+    for name in [name for name in state if name.startswith(("backbone.conv1", "backbone.bn1"))]:
+        del state[name]
+    state["backbone.stem.0.weight"] = torch.zeros(32, 3, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (gap_removed, "layer3.1.bn2.running_var"),
+        (gap_shape, "layer2.0.conv1.weight: the net has 128x64x3x3, the file 128x64x1x1"),
+        (gap_unexpected, "fc.weight"),
+        (gap_deep_stem, "stem.0.weight"),
+    ],
+)
+def test_gap_in_the_checkpoint(change, named, tmp_path, capsys):
+    architecture = {"type": "ResNet", "depth": 18}
+    src = write_checkpoint(tmp_path / "src.pth", architecture, change=change)
+    assert convert.main([str(src), str(tmp_path / "out.pth"), "--to", "mmdet"]) == 1
+    text = capsys.readouterr().out
+    assert named in text and "NOT matched" in text
+    assert [file.name for file in tmp_path.iterdir()] == ["src.pth"]
+    with pytest.raises(UserError, match=named.split(":")[0]):
+        load_backbone(src)
+
+
+@pytest.mark.parametrize(
+    ("name", "passes_coverage"),
+    [("layer1.0.bn1.running_mean", True), ("conv1.weight", True), (None, False)],
+)
+def test_verify_finds_an_altered_file(name, passes_coverage, checkpoints, exported, tmp_path):
+    content, altered = torch.load(exported), tmp_path / "altered.pth"
+    if name is None:
+        del content["state_dict"]["layer4.0.downsample.0.weight"]
+    else:
+        content["state_dict"][name] += 0.1
+    torch.save(content, altered)
+    report = verify(altered, checkpoints[18])
+    assert report.coverage.complete is passes_coverage and not report.passed
+    assert "NOT matched" in report.summary() and altered.exists()
+
+
+def test_verify_an_untouched_file(checkpoints, exported):
+    assert verify(exported, checkpoints[18]).passed
+    with pytest.raises(UserError, match="no exported file"):
+        verify(checkpoints[18], checkpoints[18])
+
+
+def test_verify_detectron2(checkpoints, tmp_path):
+    out = tmp_path / "out.pkl"
+    export_checkpoint(checkpoints[18], out, to="detectron2")
+    assert verify(out, checkpoints[18]).passed
+    content = pickle.loads(out.read_bytes())
+    content["model"]["res4.1.conv1.norm.weight"] += 0.1
+    out.write_bytes(pickle.dumps(content))
+    assert not verify(out, checkpoints[18]).passed
+    out.write_bytes(pickle.dumps({"model": Path("a")}))  # a class that has no place there
+    with pytest.raises(UserError, match="no file that densessl exported"):
+        verify(out, checkpoints[18])
+
+
+class Deaf(Torchvision):
+    """A target whose loading silently does nothing, as strict=False with a wrong prefix."""
+
+    def build(self, architecture, path=None):
+        return super().build(architecture)
+
+
+class Slightly(Torchvision):
+    """A target that computes almost the same maps."""
+
+    def forward(self, model, images):
+        maps = super().forward(model, images)
+        return [*maps[:3], maps[3] * (1 + 1e-3)]
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(Deaf, "unloaded"), (Slightly, "maps differ")])
+def test_nothing_is_left_when_the_target_disagrees(
+    kind, reason, checkpoints, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(export_module, "get_target", lambda name: kind())
+    report = export_checkpoint(checkpoints[18], tmp_path / "out.pth", to="torchvision")
+    assert not report.passed and reason in report.summary()
+    assert list(tmp_path.iterdir()) == []
+    if kind is Slightly:
+        assert [stage.passed for stage in report.stages] == [True, True, True, False]
+
+
+def test_user_errors(checkpoints, tmp_path, capsys):
+    src, out = str(checkpoints[18]), tmp_path / "out.pth"
+    out.write_text("precious")
+    assert convert.main([src, str(out), "--to", "mmdet"]) == 2
+    assert "exists already" in capsys.readouterr().err and out.read_text() == "precious"
+    assert convert.main([src, str(tmp_path / "a.pth"), "--to", "mmdett"]) == 2
+    assert "did you mean 'mmdet'" in capsys.readouterr().err
+    assert convert.main([src, str(tmp_path / "a.pth"), "--to", "detectron2"]) == 2
+    assert ".pkl" in capsys.readouterr().err
+    assert convert.main([src, str(tmp_path / "a.npz"), "--to", "timm"]) == 2
+    assert ".pth" in capsys.readouterr().err
+    assert convert.main([src + "x", str(tmp_path / "a.pth"), "--to", "timm"]) == 2
+    assert "r18.pth" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["out.pth"]
+
+
+class MakeFolder:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.mkdir, (self.path,)
+
+
+def test_code_needs_trust(checkpoints, tmp_path, capsys):
+    mark, src = tmp_path / "executed", tmp_path / "src.pth"
+    content = torch.load(checkpoints[18])
+    content["extra"] = MakeFolder(mark)
+    torch.save(content, src)
+    arguments = [str(src), str(tmp_path / "out.pth"), "--to", "torchvision"]
+    assert convert.main(arguments) == 2
+    message = capsys.readouterr().err
+    assert "nothing in it was executed" in message and "--trust" in message
+    assert not mark.exists()
+    assert convert.main([*arguments, "--trust"]) == 0
+    assert mark.exists()
+
+
+def test_import_and_export(tmp_path, capsys):
+    """Another project's checkpoint goes straight to mmseg."""
+    state = torchvision.models.resnet18().state_dict()
+    content = {"state_dict": {f"module.encoder_q.{name}": v for name, v in state.items()}}
+    torch.save(content, tmp_path / "moco.pth.tar")
+    arguments = [str(tmp_path / "moco.pth.tar"), str(tmp_path / "out.pth"), "--to", "mmseg"]
+    assert convert.main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "MoCo: names beginning 'module.encoder_q.' under state_dict" in text
+    assert "fc.weight, fc.bias" in text
+
+
+def test_load_backbone(checkpoints):
+    backbone = load_backbone(checkpoints[18]).eval()
+    assert len(backbone(torch.zeros(1, 3, 32, 32))) == 1
+    pyramid = load_backbone(checkpoints[18], out_indices=(1, 3)).eval()
+    images = torch.randn(1, 3, 64, 64)
+    reference = random_backbone({"type": "ResNet", "depth": 18}, 0).eval()
+    with torch.no_grad():
+        assert torch.equal(pyramid(images)[1], reference(images)[0])
+        assert pyramid(images)[0].shape == (1, 128, 8, 8)
+
+
+def test_coverage_counts_and_names():
+    expected = {"a.weight": (3, 4), "a.running_mean": (3,), "b.norm.weight": (2,), "c": ()}
+    given = {"a.weight": torch.zeros(3, 4), "a.running_mean": torch.zeros(4), "d": torch.zeros(1)}
+    coverage = compare_state(expected, given, added_by_design=("b.norm.*", "a.weight"))
+    assert coverage.matched == {"a.weight": (3, 4)}
+    assert coverage.missing == ("c",) and coverage.unexpected == ("d",)
+    assert coverage.mismatched == {"a.running_mean": ((3,), (4,))}
+    assert coverage.added_by_design == ("b.norm.weight",)
+    assert not coverage.complete
+    assert coverage.summary() == "1/3 tensors, 12 parameters, 1 unexpected"
+    assert "b.norm.weight" in coverage.table()
+    assert compare_state({"a": (1,)}, {"a": (1,)}).complete
+    assert not compare_state({}, {}).complete
+
+
+@pytest.mark.slow
+def test_tool_as_a_process(checkpoints, tmp_path):
+    out = tmp_path / "out.pth"
+    command = [sys.executable, str(TOOL), str(checkpoints[18]), str(out), "--to", "timm"]
+    root = str(TOOL.parents[1])
+    environment = {**os.environ, "PYTHONPATH": root}
+    run = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert "Everything matched" in run.stdout and out.exists()

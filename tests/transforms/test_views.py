@@ -1,0 +1,147 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from densessl.correspondence import cell_centers
+from densessl.errors import UserError
+from densessl.structures import SampleKey
+from densessl.transforms import PRESETS, MultiView, View
+from densessl.transforms.views import crop_and_resize
+
+
+def jpeg(pixels):
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG", quality=95)
+    return data.getvalue()
+
+
+def png(pixels):
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+def draws(view, count=4000, width=500, height=375):
+    return [view.draw(np.random.default_rng(i), width, height) for i in range(count)]
+
+
+def test_crops_have_the_distribution_of_random_resized_crop():
+    records = draws(View(scale=(0.2, 1.0)))
+    box = torch.stack([r.box for r in records])
+    width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
+    area, ratio = width * height / (500 * 375), width / height
+    assert box.min() >= 0 and box[:, 2].max() <= 500 and box[:, 3].max() <= 375
+    assert area.min() > 0.19 and area.max() <= 1.0
+    assert ratio.min() > 0.74 and ratio.max() < 1.35
+    from torchvision.transforms import RandomResizedCrop
+
+    torch.manual_seed(0)
+    image = torch.empty(3, 375, 500)
+    reference = torch.tensor(
+        [RandomResizedCrop.get_params(image, (0.2, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)]
+    ).double()
+    theirs = reference[:, 2] * reference[:, 3] / (500 * 375)
+    for q in (0.1, 0.5, 0.9):
+        assert area.double().quantile(q) == pytest.approx(theirs.quantile(q).item(), abs=0.03)
+
+
+def test_a_crop_that_never_fits_falls_back_to_the_centre():
+    box = View(scale=(1.0, 1.0)).draw(np.random.default_rng(0), 400, 100).box.tolist()
+    assert box == [133, 0, 266, 100]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_draw_with_their_probabilities(name):
+    view = View(**PRESETS[name])
+    records = draws(view, 2000)
+    share = lambda flags: np.mean([bool(f) for f in flags])  # noqa: E731
+    assert share(r.flip for r in records) == pytest.approx(0.5, abs=0.04)
+    assert share(r.gray for r in records) == pytest.approx(view.gray_prob, abs=0.04)
+    assert share(r.blur_sigma > 0 for r in records) == pytest.approx(view.blur_prob, abs=0.04)
+    assert share(r.solarize < 1 for r in records) == pytest.approx(view.solarize_prob, abs=0.04)
+    jitter = torch.stack([r.jitter for r in records])
+    neutral = (jitter == torch.tensor([1.0, 1, 1, 0])).all(1)
+    if view.jitter_prob:
+        assert 1 - neutral.float().mean() == pytest.approx(view.jitter_prob, abs=0.04)
+        strengths = torch.tensor(view.jitter)
+        drawn = (jitter[~neutral] - torch.tensor([1.0, 1, 1, 0])).abs()
+        assert (drawn <= strengths + 1e-6).all() and (drawn.amax(0) > 0.9 * strengths).all()
+    else:
+        assert neutral.all()
+
+
+def test_jitter_orders_are_uniform():
+    orders = [tuple(r.jitter_order.tolist()) for r in draws(View(), 4800)]
+    counts = {order: orders.count(order) for order in set(orders)}
+    assert len(counts) == 24 and 130 < min(counts.values()) and max(counts.values()) < 270
+
+
+def test_blur_scales_with_the_side():
+    sigma = lambda size: max(  # noqa: E731
+        float(r.blur_sigma) for r in draws(View(size=size, blur_prob=1.0), 500)
+    )
+    assert 1.95 < sigma(224) <= 2.0 and 0.97 < sigma(112) <= 1.0
+
+
+def test_a_changed_probability_moves_nothing_else():
+    plain, gray = View(), View(gray_prob=1.0, blur_prob=1.0)
+    for a, b in zip(draws(plain, 20), draws(gray, 20), strict=True):
+        assert torch.equal(a.box, b.box) and a.flip == b.flip and b.gray
+        assert torch.equal(a.jitter_order, b.jitter_order)
+
+
+def test_a_pixel_painted_in_the_source_is_found_in_the_cell_that_claims_it():
+    """The geometry of the whole path: file, crop, flip, cell centres."""
+    found = 0
+    for trial in range(40):
+        rng = np.random.default_rng(trial)
+        pixels = np.zeros((150, 200, 3), np.uint8)
+        x, y = int(rng.integers(20, 180)), int(rng.integers(20, 130))
+        pixels[y - 3 : y + 4, x - 3 : x + 4] = 255
+        transform = MultiView(views=[dict(scale=(0.3, 0.9))], size=84)
+        (view,), (record,) = transform(png(pixels), SampleKey(0, 0, trial))
+        image = view.permute(2, 0, 1).float()
+        if record.flip:
+            image = image.flip(-1)
+        cells = torch.nn.functional.avg_pool2d(image.mean(0)[None, None], 12)[0, 0].flatten()
+        centers = cell_centers(record.box[None], record.flip[None], 7)[0]
+        if cells.max() < 20:
+            continue
+        found += 1
+        nearest = (centers - torch.tensor([x + 0.5, y + 0.5])).norm(dim=1)
+        size = (record.box[2:] - record.box[:2]) / 7
+        assert nearest[cells.argmax()] <= size.norm() / 2 + 3
+    assert found > 20
+
+
+def test_scaled_decoding_is_bounded_by_the_crop():
+    """Small crops of a large photograph keep their detail; for large ones it is decoded small."""
+    rng = np.random.default_rng(0)
+    pixels = np.kron(rng.integers(0, 256, (75, 100, 3), dtype=np.uint8), np.ones((16, 16, 1)))
+    data = jpeg(pixels.astype(np.uint8))
+    for scale in ((0.01, 0.02), (0.9, 1.0)):
+        transform = MultiView(views=[dict(scale=scale, flip_prob=0.0)], size=64)
+        (view,), (record,) = transform(data, SampleKey(0, 0, 5))
+        box = record.box.round().int().tolist()
+        exact = crop_and_resize(pixels.astype(np.uint8), box, 64, "bilinear")
+        assert (view.float() - exact.float()).abs().mean() < 6
+        assert (record.source_size == torch.tensor([1600.0, 1200.0])).all()
+
+
+def test_crop_and_resize_is_pillows_antialiased_resize():
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    for mode, filter_ in [("bilinear", Image.BILINEAR), ("bicubic", Image.BICUBIC)]:
+        ours = crop_and_resize(pixels, (10, 20, 100, 80), 32, mode)
+        theirs = Image.fromarray(pixels).crop((10, 20, 100, 80)).resize((32, 32), filter_)
+        assert np.abs(ours.numpy().astype(int) - np.asarray(theirs, int)).max() <= 1
+
+
+def test_misspelt_presets_and_options_are_named():
+    with pytest.raises(UserError, match="did you mean 'moco_v2'"):
+        MultiView(views=["mocov2"])
+    with pytest.raises(UserError, match="did you mean 'gray_prob'"):
+        MultiView(views=[dict(preset="moco_v2", grey_prob=1.0)])

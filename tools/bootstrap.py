@@ -1,0 +1,154 @@
+"""Create a virtual environment with everything densessl needs: bootstrap.py [--venv .venv]
+
+Standard library only, and written so that an old Python can still parse it and be told that it is
+too old. Running it again takes a moment: a stamp in the environment records what was installed.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NEEDED_GB = 9.0
+BUILD_TOOLS = ["pip", "setuptools<81", "wheel", "ninja", "packaging", "psutil"]
+
+
+def stop(problem, remedy):
+    sys.exit("\nCannot install densessl: %s\nWhat to do: %s" % (problem, remedy))
+
+
+def say(text):
+    print("[install] " + text, flush=True)
+
+
+def requirement(name):
+    """The version range of a package, read from setup.py so that it is written once."""
+    with open(os.path.join(ROOT, "setup.py"), encoding="utf-8") as handle:
+        for line in handle:
+            line = line.strip().strip(",").strip('"')
+            if line.startswith(name) and line[len(name) : len(name) + 1] in "<>=":
+                return line
+    raise KeyError(name)
+
+
+def check_python():
+    if sys.version_info < (3, 10):
+        stop(
+            "Python %d.%d is too old, 3.10 or newer is needed." % sys.version_info[:2],
+            "install a newer Python and name it: make PYTHON=python3.11 demo",
+        )
+    for module in ("venv", "ensurepip"):
+        if importlib.util.find_spec(module) is None:
+            stop(
+                "this Python has no module '%s'." % module,
+                "install it (Debian, Ubuntu: apt-get install python3-venv).",
+            )
+
+
+def check_disk(folder):
+    probe = os.path.dirname(os.path.abspath(folder))
+    for place, needed in ((probe, NEEDED_GB), (tempfile.gettempdir(), 3.0)):
+        free = shutil.disk_usage(place).free / 1e9
+        if free < needed:
+            stop(
+                "%.1f GB are free under %s, about %.0f GB are needed." % (free, place, needed),
+                "free some space, put the environment elsewhere with make VENV=/other/disk/venv, "
+                "or set TMPDIR to a larger disk.",
+            )
+
+
+def check_compiler():
+    """mmcv's operators are compiled here, so a compiler and Python's headers must exist."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX") or "c++", "g++", "clang++")):
+        stop("there is no C++ compiler.", "install one (Debian, Ubuntu: apt-get install g++).")
+    header = os.path.join(sysconfig.get_paths()["include"], "Python.h")
+    if not os.path.exists(header):
+        stop(
+            "Python's headers are missing (%s)." % header,
+            "install them (Debian, Ubuntu: apt-get install python3-dev).",
+        )
+
+
+def fingerprint():
+    digest = hashlib.sha256(sys.version.encode() + os.path.abspath(ROOT).encode())
+    for name in ("setup.py", "tools/bootstrap.py"):
+        with open(os.path.join(ROOT, name), "rb") as handle:
+            digest.update(handle.read())
+    return digest.hexdigest()
+
+
+def pip_install(python, what, *args, **env):
+    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    result = subprocess.run(command + list(args), env=dict(os.environ, **env), check=False)
+    if result.returncode:
+        stop(
+            "pip could not install %s (its message is above)." % what,
+            "check the network or your package index (pip config list), then run the same command "
+            "again: what is already installed stays.",
+        )
+
+
+def has_module(python, module):
+    probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec(%r) is None)" % module
+    return subprocess.run([python, "-c", probe], check=False).returncode == 0
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("--venv", default=os.path.join(ROOT, ".venv"), help="where it goes")
+    venv_dir = os.path.abspath(parser.parse_args(argv).venv)
+    check_python()
+    python = os.path.join(venv_dir, "bin", "python")
+    stamp = os.path.join(venv_dir, "densessl-installed")
+    if os.path.exists(python) and os.path.exists(stamp):
+        with open(stamp, encoding="utf-8") as handle:
+            if handle.read() == fingerprint():
+                return
+    started = time.time()
+    if not has_torch(python):
+        check_disk(venv_dir)
+    if not os.path.exists(python):
+        say("creating %s" % venv_dir)
+        import venv
+
+        venv.create(venv_dir, with_pip=True)
+    pip_install(python, "the build tools", "--upgrade", *BUILD_TOOLS)
+    say("PyTorch (a download of several GB the first time)")
+    pip_install(python, "PyTorch", requirement("torch"), requirement("torchvision"))
+    if not has_module(python, "mmcv"):
+        check_compiler()
+        say(
+            "mmcv: its operators are compiled from source the first time, which takes about ten "
+            "minutes on two cores and prints nothing; later installations reuse the result"
+        )
+        jobs = str(os.cpu_count() or 2)
+        flags = os.environ.get("CFLAGS", "-g0 -O1")
+        pip_install(
+            python,
+            "mmcv",
+            "--no-build-isolation",
+            requirement("onedl-mmcv"),
+            MMCV_WITH_OPS="1",
+            MAX_JOBS=os.environ.get("MAX_JOBS", jobs),
+            CFLAGS=flags,
+        )
+    say("densessl, mmdet, mmseg and the rest")
+    pip_install(python, "densessl", "--no-build-isolation", "-e", ROOT + "[dev]")
+    with open(stamp, "w", encoding="utf-8") as handle:
+        handle.write(fingerprint())
+    say("done in %.0f s: %s" % (time.time() - started, venv_dir))
+
+
+def has_torch(python):
+    return os.path.exists(python) and has_module(python, "torch")
+
+
+if __name__ == "__main__":
+    main()

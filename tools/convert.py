@@ -1,0 +1,40 @@
+"""Exports the backbone of a checkpoint to another framework and proves it there."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0 if everything matched, 1 on a gap (nothing is written), 2 on a user's mistake."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", help="of densessl, or of one of many other projects")
+    parser.add_argument("output", help="the file to write; never overwritten")
+    parser.add_argument("--to", required=True, help="mmdet, mmseg, torchvision, timm or detectron2")
+    parser.add_argument("--which", default="student", help="student (default) or teacher")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="read a checkpoint that contains code, which then runs on this machine",
+    )
+    args = parser.parse_args(argv)
+
+    from densessl.errors import UserError
+    from densessl.transfer.export import export_checkpoint
+
+    try:
+        report = export_checkpoint(args.checkpoint, args.output, args.to, args.which, args.trust)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    print(report.table())
+    print()
+    print(report.summary())
+    if not report.passed:
+        return 1
+    print(f"\nUse it in {report.to}:\n{report.usage}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
