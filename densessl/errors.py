@@ -10,6 +10,10 @@ class UserError(Exception):
     """
 
     def __init__(self, problem: str, remedy: str = ""):
+        if problem.startswith("Caught UserError in DataLoader worker"):
+            # A worker hands an error on as one text with its traceback: back to the message.
+            text = problem.rpartition("densessl.errors.UserError: ")[2].rstrip()
+            problem, _, remedy = text.partition("\nWhat to do: ")
         super().__init__(problem, remedy)
         self.problem = problem
         self.remedy = remedy

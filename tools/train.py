@@ -1,14 +1,19 @@
 """Pretrain a backbone: train.py CONFIG [--images DIR] [--work-dir D] [--resume [auto|PATH]] ..."""
 
 import argparse
+import signal
 import sys
 
 from mmengine.config import DictAction
+from mmengine.dist import is_main_process
 
+from densessl.engine.config import load_config
 from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
-from densessl.engine.pretrain import memory_advice, pretrain
+from densessl.engine.pretrain import pretrain
 from densessl.errors import UserError
+
+GO_ON = "Go on with the same command and --resume"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -43,34 +48,29 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
         checkpoint = pretrain(
-            args.config,
+            load_config(args.config, args.cfg_options),
             images=args.images,
             work_dir=args.work_dir,
             resume=args.resume or False,
             precision=args.precision,
             seed=args.seed,
             launcher=args.launcher,
-            **args.cfg_options,
         )
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 2
     except Stopped as stop:
-        print(
-            f"\nStopped. Checkpoint: {stop.checkpoint}\nGo on with the same command and --resume",
-            file=sys.stderr,
-        )
+        if is_main_process():
+            print(f"\nStopped. Checkpoint: {stop.checkpoint}\n{GO_ON}", file=sys.stderr)
         return 128 + stop.signum
-    except (RuntimeError, MemoryError, OSError) as error:
-        advice = memory_advice(error)
-        if advice is None:
-            raise
-        print(f"\nerror: {advice}", file=sys.stderr)
-        return 2
-    print(
-        f"\nCheckpoint: {checkpoint}\n"
-        f"Next: python tools/convert.py {checkpoint} backbone.pth --to mmdet"
-    )
+    except KeyboardInterrupt:  # before the first step, or twice
+        print(f"\nStopped at once, without a checkpoint.\n{GO_ON}", file=sys.stderr)
+        return 128 + signal.SIGINT
+    if is_main_process():
+        print(
+            f"\nCheckpoint: {checkpoint}\n"
+            f"Next: python tools/convert.py {checkpoint} backbone.pth --to mmdet"
+        )
     return 0
 
 

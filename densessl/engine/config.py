@@ -10,9 +10,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import Registry
 from mmengine.registry import root as mm_root
 from mmengine.runner import LogProcessor, Runner
+from mmengine.utils import get_object_from_string
 from torch.utils.data import DataLoader
 
 import densessl.registry as registries
+from densessl.engine.runner import OUR_HOOKS
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
 
@@ -20,7 +22,6 @@ from densessl.suggest import did_you_mean
 UNTYPED_KEYS = {
     "train_dataloader": {*inspect.signature(DataLoader).parameters, "num_batch_per_epoch"},
     "log_processor": {*inspect.signature(LogProcessor).parameters},
-    "default_hooks": {*DEFAULT_HOOKS, *OUR_HOOKS},
     "auto_scale_lr": {"base_batch_size", "enable"},
     "randomness": {"seed", "diff_rank_seed", "deterministic"},
     "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
@@ -93,9 +94,16 @@ def apply_options(cfg: Config, options: dict[str, Any]) -> None:
         UserError: If a key goes through something that holds no keys.
     """
     for key, value in options.items():
+        *path, last = key.split(".")
         try:
-            cfg.merge_from_dict({key: value})
-        except (KeyError, TypeError, IndexError, AssertionError) as error:
+            parent = cfg
+            for part in path:
+                parent = parent[int(part)] if isinstance(parent, list) else parent.get(part, {})
+            if isinstance(parent, list):  # mmengine merges here, which fails on plain items
+                parent[int(last)] = value
+            else:
+                cfg.merge_from_dict({key: value})
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
             raise UserError(
                 f"--cfg-options {key}={value!r} does not fit the config: {error}",
                 "look at the config's structure; items of lists are numbered, e.g. views.0.size",
@@ -114,7 +122,18 @@ def check_config(cfg: Config) -> None:
         if key.startswith("_"):
             continue
         _check_known(key, TOP_KEYS, "the config")
-        _check_value(value, key)
+        if key == "default_hooks":
+            _check_hooks(value)
+        else:
+            _check_value(value, key)
+
+
+def _check_hooks(hooks: dict[str, Any]) -> None:
+    known = {name for name, hook in hooks.items() if hook and "type" in hook} | {*OUR_HOOKS}
+    for name, hook in hooks.items():
+        if hook is not None:
+            _check_known(name, known, "default_hooks")
+            _check_dict({**OUR_HOOKS.get(name, {}), **hook}, f"default_hooks.{name}")
 
 
 def _check_value(value: Any, where: str) -> None:
@@ -135,8 +154,8 @@ def _check_dict(value: ConfigDict, where: str) -> None:
     for key, item in value.items():
         if known is not None and key not in ("type", "_scope_", "_delete_"):
             _check_known(key, known, where)
-        # Free-form arguments (env_cfg, view specs) are judged by what reads them.
-        if "type" in value or where in UNTYPED_KEYS or where == "default_hooks":
+        # Free-form arguments (dist_cfg, view specs) are judged by what reads them.
+        if "type" in value or where in UNTYPED_KEYS:
             _check_value(item, f"{where}.{key}")
 
 
@@ -164,10 +183,13 @@ def _arguments(type_name: Any, where: str) -> set[str] | None:
     if inspect.isclass(type_name) or callable(type_name):
         return _parameters(type_name)
     name = str(type_name).split(".")[-1]
-    found = next((r.get(name) for r in _registries() if r.get(name) is not None), None)
+    known: dict[str, Any] = {}
+    for registry in reversed(_registries()):  # ours last, so that they win
+        registry.import_from_location()
+        known |= registry.module_dict
+    found = known.get(name) or get_object_from_string(str(type_name))
     if found is not None:
         return _parameters(found)
-    known = {key for registry in _registries() for key in registry.module_dict}
     raise UserError(
         f"Unknown type '{type_name}' in {where}{did_you_mean(name, known)}.",
         "check the name; types of your own are registered by custom_imports in the config",
@@ -201,7 +223,7 @@ def set_runtime_defaults(cfg: Config) -> None:
     defaults = dict(
         sampler=dict(type="ViewSampler"),
         collate_fn=dict(type="default_collate"),
-        worker_init_fn=dict(type="ignore_interrupt"),
+        worker_init_fn=dict(type="obey_parent_only"),
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
     )
@@ -209,7 +231,7 @@ def set_runtime_defaults(cfg: Config) -> None:
         defaults.update(persistent_workers=True)
     for key, value in defaults.items():
         loader.setdefault(key, value)
-    cfg.setdefault("model_wrapper_cfg", dict(type="PretrainDDP"))
+    cfg.setdefault("model_wrapper_cfg", dict(type="densessl.PretrainDDP"))
     cfg.setdefault("default_scope", "densessl")
     if not torch.cuda.is_available():
         cfg.setdefault("env_cfg", {})

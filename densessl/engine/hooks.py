@@ -62,8 +62,9 @@ class ThroughputHook(Hook):
         hub = runner.message_hub
         seconds = hub.get_scalar("train/time").current()
         images = len(data_batch.index) * get_world_size()
-        hub.update_scalar("train/images_per_s", images / seconds)
-        hub.update_scalar("train/data_wait", hub.get_scalar("train/data_time").current() / seconds)
+        # With seconds as counts the log's mean over a window is total over total.
+        hub.update_scalar("train/images_per_s", images, seconds)
+        hub.update_scalar("train/data_wait", hub.get_scalar("train/data_time").current(), seconds)
 
 
 @HOOKS.register_module()

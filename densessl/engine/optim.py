@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from mmengine.dist import broadcast
 from mmengine.model.wrappers import MMDistributedDataParallel
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
@@ -90,9 +89,6 @@ class PretrainDDP(MMDistributedDataParallel):
         on_cpu = next(module.parameters()).device.type == "cpu"
         options = {"broadcast_buffers": False, **options}
         super().__init__(module, device_ids=None if on_cpu else device_ids, **options)
-        # Ranks may start from different seeds; queues must be the same on all of them.
-        for buffer in module.buffers():
-            broadcast(buffer)
 
     def train_step(self, data, optim_wrapper: OptimWrapper) -> dict[str, torch.Tensor]:
         """See ``Method.train_step``."""

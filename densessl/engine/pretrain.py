@@ -1,6 +1,8 @@
 """Pretraining from a config: the checks before, the run, and the checkpoint it leaves."""
 
+import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,25 @@ from mmengine.runner import find_latest_checkpoint
 
 from densessl.checkpoint import install_safe_loader
 from densessl.engine.config import load_config, set_precision, set_runtime_defaults
+from densessl.engine.hooks import method_of
 from densessl.engine.runner import PretrainRunner
 from densessl.errors import UserError
 from densessl.registry import DATASETS, MODELS
 
 
 @FUNCTIONS.register_module()
-def ignore_interrupt(worker_id: int) -> None:
-    """A worker leaves signals to the main process, which needs it to finish its step."""
+def obey_parent_only(worker_id: int) -> None:
+    """Data loader workers outlive signals sent to the whole process group (Ctrl-C, torchrun,
+    Slurm): the main process needs them to finish its step. Its own SIGTERM ends them."""
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def pretrain(
@@ -75,33 +86,38 @@ def pretrain(
 
 
 def run(cfg: Config, resume: bool | str) -> Path:
-    """Checks ``cfg`` against the data and the disk, then trains."""
+    """Checks ``cfg`` against the data and the disk, then trains; see ``pretrain``."""
     set_runtime_defaults(cfg)
     install_safe_loader()
     _set_resume(cfg, resume)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     broken = dataset.check()
     cfg.model = MODELS.get(cfg.model.type).resolve(cfg.model, len(dataset))
-    runner = PretrainRunner.from_cfg(cfg)
-    for line in broken:
-        runner.logger.warning(f"cannot read {line}")
-    for line in method_warnings(runner, len(dataset)):
-        runner.logger.warning(line)
-    runner.check_space()
-    runner.train()
+    try:
+        runner = PretrainRunner.from_cfg(cfg, dataset)
+        for line in broken:
+            runner.logger.warning(f"cannot read {line}")
+        for line in method_of(runner).warnings(len(dataset)):
+            runner.logger.warning(line)
+        runner.check_space()
+        runner.train()
+    except (RuntimeError, MemoryError, OSError) as error:
+        advice = memory_advice(error)
+        if advice is None:
+            raise
+        raise advice from error
     barrier()  # the last checkpoint is rank 0's
     return Path(find_latest_checkpoint(cfg.work_dir) or runner.save_now(runner.iter))
 
 
-def method_warnings(runner: PretrainRunner, num_images: int) -> list[str]:
-    """What the method has to say about the data before it starts."""
-    method = getattr(runner.model, "module", runner.model)
-    return method.warnings(num_images)
-
-
 def _set_resume(cfg: Config, resume: bool | str) -> None:
-    latest = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
-    if resume is False and latest:
+    work_dir = Path(cfg.work_dir)
+    if work_dir.exists() and not work_dir.is_dir():
+        raise UserError(f"{work_dir} is a file.", "give a folder as --work-dir")
+    latest = find_latest_checkpoint(cfg.work_dir) if work_dir.exists() else None
+    if not resume and cfg.get("resume"):
+        resume = cfg.get("load_from") or True
+    if not resume and latest:
         raise UserError(
             f"{cfg.work_dir} already holds a run (its latest checkpoint is {latest}).",
             "continue it with --resume, or give another --work-dir",

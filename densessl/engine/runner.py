@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_distributed, is_main_process, master_only
 from mmengine.runner import Runner
+from torch.utils.data import Dataset
 
 from densessl.checkpoint import check_free_space, load_checkpoint
 from densessl.engine.hooks import method_of
@@ -15,8 +16,7 @@ from densessl.errors import UserError
 from densessl.transfer.coverage import compare_state
 
 FORMAT = "densessl/1"
-HOOKS = dict(
-    sampler_seed=None,  # the loop tells the sampler itself
+OUR_HOOKS = dict(
     optimizer_step=dict(type="OptimizerStepHook"),
     throughput=dict(type="ThroughputHook"),
     finite_loss=dict(type="FiniteLossHook"),
@@ -41,11 +41,17 @@ class PretrainRunner(Runner):
     """The Runner of pretraining. One iteration is one optimizer step of all micro-batches."""
 
     @classmethod
-    def from_cfg(cls, cfg: Config) -> "PretrainRunner":
-        """Builds a runner; its loader gives all micro-batches of a step in one batch."""
+    def from_cfg(cls, cfg: Config, dataset: Dataset) -> "PretrainRunner":
+        """Builds a runner; its loader gives all micro-batches of a step in one batch.
+
+        Args:
+            cfg: The config.
+            dataset: What its ``train_dataloader.dataset`` describes.
+        """
         runner = super().from_cfg(cfg)
         accumulation = cfg.optim_wrapper.get("accumulative_counts", 1)
         runner._train_dataloader["batch_size"] *= accumulation
+        runner._train_dataloader["dataset"] = dataset
         return runner
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -60,14 +66,22 @@ class PretrainRunner(Runner):
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Training is wrong without ours, so they are there whatever the config says."""
-        super().register_default_hooks({**HOOKS, **(hooks or {})})
+        hooks = dict(hooks or {}, sampler_seed=None)  # the loop tells the sampler itself
+        for name, hook in OUR_HOOKS.items():
+            hooks[name] = {**hook, **(hooks.get(name) or {})}
+        super().register_default_hooks(hooks)
 
     def train(self) -> torch.nn.Module:
-        """As mmengine's; afterwards signals act as before, however training ended."""
+        """As mmengine's; however training ended, signals act as before and no worker is left."""
         try:
             return super().train()
         finally:
             self.call_hook("however_it_ended")
+            # Left to the garbage collector, queues go before their workers: 5 s a worker.
+            loader = getattr(self._train_loop, "dataloader", None)
+            workers = getattr(loader, "_iterator", None)
+            if workers is not None:
+                workers._shutdown_workers()
 
     def data_order(self) -> dict:
         """What decides which images a step sees; ``epoch_steps`` of a checkpoint add the place."""
@@ -133,7 +147,7 @@ class PretrainRunner(Runner):
         check_free_space(self.work_dir, count * (weights + 2 * moments), "the checkpoints")
 
     def resume(self, filename: str, **kwargs) -> None:
-        """As mmengine's, after checking that the checkpoint fits this model; goes on inside an epoch.
+        """As mmengine's, inside an epoch too, after checking that the checkpoint fits this model.
 
         Raises:
             UserError: If the file is unsafe, broken, no training's, or of another model.

@@ -60,7 +60,7 @@ model = dict(
         rcnn=dict(sampler=dict(num=32)),
     ),
     test_cfg=dict(
-        rpn=dict(nms_pre=200, max_per_img=100), rcnn=dict(score_thr=0.01, max_per_img=50)
+        rpn=dict(nms_pre=100, max_per_img=50), rcnn=dict(score_thr=0.02, max_per_img=50)
     ),
 )
 
@@ -115,4 +115,4 @@ param_scheduler = [
 ]
 default_hooks = dict(checkpoint=None)
 log_processor = dict(by_epoch=False)
-custom_hooks = [dict(type="densessl.PreciseBNHook", num_batches=20)]
+custom_hooks = [dict(type="densessl.PreciseBNHook", num_batches=10)]

@@ -82,4 +82,4 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
 )
-custom_hooks = [dict(type="densessl.PreciseBNHook", num_batches=20)]
+custom_hooks = [dict(type="densessl.PreciseBNHook", num_batches=10)]

@@ -1,6 +1,8 @@
 """From a transfer config, data and options to the config of one fine-tuning job."""
 
 import copy
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     """
     path = _find(Path(path))
     try:
-        cfg = Config.fromfile(path)
+        with redirect_stdout(io.StringIO()):  # mmdet and mmseg print debug lines when imported
+            cfg = Config.fromfile(path)
     except ImportError as error:
         raise UserError(
             f"The config {path} needs a package that cannot be imported: {error}.",
@@ -175,8 +178,10 @@ def set_batch(cfg: Config, options: dict[str, Any]) -> str:
     )
 
 
-def set_iterations(cfg: Config, iterations: int) -> None:
+def set_iterations(cfg: Config, iterations: int, options: dict[str, Any]) -> None:
     """Shortens or stretches the whole schedule to ``iterations``.
+
+    An evaluation interval that the user has set is kept.
 
     Raises:
         UserError: Fewer than one iteration.
@@ -187,6 +192,8 @@ def set_iterations(cfg: Config, iterations: int) -> None:
     by_epoch = "max_epochs" in loop
     old = loop.max_epochs if by_epoch else loop.max_iters
     interval = max(1, round(loop.val_interval * iterations / old))
+    if "train_cfg.val_interval" in options:
+        interval = loop.val_interval
     cfg.train_cfg = ConfigDict(
         type="IterBasedTrainLoop", max_iters=iterations, val_interval=interval
     )

@@ -31,7 +31,7 @@ from densessl.transfer.finetune.plan import (
 )
 from densessl.transfer.finetune.processes import run_all
 from densessl.transfer.finetune.results import METRICS, collect
-from densessl.transfer.report import write_report
+from densessl.transfer.report import verdict, write_report
 
 
 def finetune(
@@ -95,7 +95,7 @@ def finetune(
 
     batch_note = configure.set_batch(cfg, options)
     if iterations is not None:
-        configure.set_iterations(cfg, iterations)
+        configure.set_iterations(cfg, iterations, options)
     labelled = _set_data(cfg, folder, classes, work_dir)
     facts = dict(
         classes=labelled["classes"], train=labelled["train_images"], val=labelled["val_images"]
@@ -135,7 +135,7 @@ def finetune(
     run_all(runs, start, max(1, jobs), write_results)
     results = write_results()
     write_report([results], work_dir, cfg.transfer.title, [work_dir])
-    print(f"Report: {work_dir / 'report.html'}", flush=True)
+    print(f"{verdict(results)}\nReport: {work_dir / 'report.html'}", flush=True)
     return work_dir / "results.json"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
+from mmengine.runner import Runner, set_random_seed
 
 import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
 from densessl.checkpoint import install_safe_loader, load_checkpoint, save_atomically
@@ -43,6 +43,7 @@ class RecordHook(Hook):
         self.curves = runner.message_hub.get_info(CURVES)
         self.every = max(1, runner.max_iters // 100)
         self.started, self.first = time.time(), runner.iter
+        self.evaluating = []  # seconds of each evaluation, PreciseBN included
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """A point of the loss curve now and then, and a sign of life."""
@@ -60,9 +61,20 @@ class RecordHook(Hook):
             self.curves["loss"].append(dict(iter=step, loss=loss))
         self._tell(runner, step, loss, "training")
 
-    def before_val(self, runner) -> None:
+    def before_val(self, runner: Runner) -> None:
         """Evaluation can take long: say so."""
+        self.val_started = time.time()
         self._tell(runner, runner.iter, None, "evaluating")
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """A sign of life."""
+        if time.time() - self.last > 1:
+            share = (batch_idx + 1) / len(runner.val_dataloader)
+            self._tell(runner, runner.iter, None, f"evaluating ({100 * share:.0f} %)")
+
+    def after_val(self, runner: Runner) -> None:
+        """Evaluation counts apart from the iterations."""
+        self.evaluating.append(time.time() - self.val_started)
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         """A point of the learning curve."""
@@ -76,7 +88,14 @@ class RecordHook(Hook):
         self.last = time.time()
         if os.getppid() != self.parent:
             raise SystemExit("the harness is gone")
-        speed = (self.last - self.started) / max(1, step - self.first)
+        trained = self.last - self.started - sum(self.evaluating)
+        if phase != "training":
+            trained -= self.last - self.val_started
+        speed = trained / max(1, step - self.first)
+        each = sum(self.evaluating) / max(1, len(self.evaluating))
+        # Where epochs rule, the interval counts them and the rest is a rough guess anyway.
+        to_evaluate = (runner.max_iters - step) / max(1, runner.train_loop.val_interval)
+        left = speed * (runner.max_iters - step) + each * to_evaluate
         latest = self.curves["metrics"][-1] if self.curves["metrics"] else None
         write_json(
             dict(
@@ -84,6 +103,7 @@ class RecordHook(Hook):
                 total=runner.max_iters,
                 loss=loss,
                 seconds_per_iter=speed,
+                seconds_left=left,
                 phase=phase,
                 latest=latest,
             ),
@@ -106,6 +126,8 @@ def run(job: dict) -> dict:
     folder = Path(job["folder"])
     cfg = Config.fromfile(job["config"])
     forget_init_cfg(cfg.model)
+    # Configs of long schedules write checkpoints: a job that was stopped goes on from its last one.
+    cfg.resume = (folder / "last_checkpoint").exists()
     runner = Runner.from_cfg(cfg)
     # The same random weights for every initialisation of this seed; then the backbone over them.
     set_random_seed(job["seed"])
@@ -115,9 +137,6 @@ def run(job: dict) -> dict:
         state = load_checkpoint(job["init_file"])["state_dict"]
         loaded = load_into(runner.model, state).summary()
     set_random_seed(job["seed"])
-    latest = find_latest_checkpoint(str(folder)) if (folder / "last_checkpoint").exists() else None
-    if latest:
-        runner._resume, runner._load_from = True, latest
     record = RecordHook(folder, job["parent"])
     runner.register_hook(record)
     runner.train()
@@ -133,8 +152,8 @@ def run(job: dict) -> dict:
             state_dict=runner.model.state_dict(), meta=dict(dataset_meta=_classes(runner))
         )
         save_atomically(weights, folder / "model.pth")
-    for checkpoint in folder.glob("*_[0-9]*.pth"):  # those of mmengine's own hook
-        checkpoint.unlink()
+    for leftover in (*folder.glob("*_[0-9]*.pth"), folder / "last_checkpoint"):
+        leftover.unlink(missing_ok=True)
     final = record.curves["metrics"][-1]
     return dict(
         status="done",

@@ -139,8 +139,8 @@ def _speak(process: Process, total: int, clock: Clock, waiting: int, jobs: int) 
     if progress is None:
         return
     process.spoke = time.time()
-    speed, left = progress["seconds_per_iter"], progress["total"] - progress["iter"]
-    here, this = left * speed, progress["total"] * speed
+    speed, here = progress["seconds_per_iter"], progress["seconds_left"]
+    this = progress["total"] * speed
     loss = "" if progress["loss"] is None else f", loss {progress['loss']:.3f}"
     latest = progress["latest"]
     metric = ""

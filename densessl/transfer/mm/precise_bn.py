@@ -29,7 +29,6 @@ class PreciseBNHook(Hook):
 
     def __init__(self, num_batches: int = 200):
         self.num_batches = num_batches
-        self._loader = None
         self._training = False
 
     def before_train(self, runner: Runner) -> None:
@@ -51,13 +50,12 @@ class PreciseBNHook(Hook):
 
         A second iterator over the training loader would reset the one that training holds.
         """
-        if self._loader is None:
-            config = runner.cfg.train_dataloader.copy()
-            config["dataset"] = runner.train_dataloader.dataset
-            config["persistent_workers"] = False
-            self._loader = runner.build_dataloader(config, seed=runner.seed)
-        one_pass = ceil(len(self._loader.dataset) / runner.cfg.train_dataloader.batch_size)
-        return islice(self._loader, one_pass)
+        config = runner.cfg.train_dataloader.copy()
+        config["dataset"] = runner.train_dataloader.dataset
+        config["persistent_workers"] = False
+        # Built anew: an infinite sampler goes on where its last iterator stopped, or is used up.
+        loader = runner.build_dataloader(config, seed=runner.seed)
+        return islice(loader, ceil(len(loader.dataset) / config["batch_size"]))
 
 
 @torch.no_grad()
@@ -88,6 +86,8 @@ def update_bn_statistics(model: nn.Module, batches) -> int:
             data = model.data_preprocessor(batch, True)
             model(**data, mode="loss")
             seen += 1
+        if layers and not seen:
+            raise RuntimeError("PreciseBN was given no batches; BatchNorm has no statistics now")
     finally:
         for layer, (momentum, count) in zip(layers, kept, strict=True):
             layer.momentum = momentum

@@ -1,0 +1,69 @@
+"""What each of two gloo processes does in the tests of distributed training."""
+
+from pathlib import Path
+
+import torch
+from torch import distributed as dist
+
+from densessl.engine.optim import PretrainDDP
+from densessl.models import DenseCL, DenseHead, GlobalHead, Method, MoCo
+from densessl.models.distributed import BatchShuffle
+from densessl.structures import ViewBatch
+from tests.models.tiny import TinyBackbone, build, optimizer_for, views
+
+BATCH, STEPS = 8, 2
+
+
+def method(name: str) -> Method:
+    """A float64 method without BatchNorm, whose queue wraps around in the second step."""
+    torch.manual_seed(0)
+    options = dict(backbone=TinyBackbone(norm=False), queue_size=13, momentum=0.9)
+    head, dense_head = GlobalHead(12, (16,), 8), DenseHead(12, (16,), 8)
+    if name == "MoCo":
+        return build(MoCo, head, **options)
+    return build(DenseCL, head, dense_head, grid=3, **options)
+
+
+def train(model: Method, batches: list[ViewBatch], accumulation: int = 1) -> dict:
+    """Trains over ``batches``: the gradients of each step and the state afterwards."""
+    method = getattr(model, "module", model)
+    wrapper, gradients = optimizer_for(method, accumulation), []
+    wrapper.optimizer.register_step_pre_hook(
+        lambda *_: gradients.append(
+            {n: p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
+        )
+    )
+    for batch in batches:
+        model.train_step(batch, wrapper)
+    return dict(gradients=gradients, state=method.state_dict())
+
+
+def shuffling(rank: int, size: int) -> dict:
+    """Shuffles tagged images, computes two outputs of each, restores both at once."""
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(-1, 3, 2, 2) + 100 * rank
+    shuffle = BatchShuffle(len(images), seed=3)
+    seen = shuffle.shuffle(images)
+    maps, halves = shuffle.restore(seen * 2, seen.mean((2, 3)).to(torch.bfloat16))
+    return dict(images=images, seen=seen, maps=maps, halves=halves)
+
+
+def teacher_inputs(rank: int, size: int) -> torch.Tensor:
+    """The images that this rank's teacher encodes in a step."""
+    model, seen = method("DenseCL"), []
+    model.teacher.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.loss(views(BATCH).chunk(size)[rank])
+    return seen[0]
+
+
+def process(rank: int, size: int, folder: str) -> None:
+    """Everything one rank does; the results are written below ``folder``."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=size)
+    batches = [views(BATCH, seed=step).chunk(size)[rank] for step in range(STEPS)]
+    results = dict(shuffling=shuffling(rank, size), teacher_inputs=teacher_inputs(rank, size))
+    for name in ("MoCo", "DenseCL"):
+        for accumulation in (1, 2):
+            model = PretrainDDP(method(name))
+            results[name, accumulation] = train(model, batches, accumulation)
+    torch.save(results, Path(folder) / f"{rank}.pth")
+    dist.destroy_process_group()

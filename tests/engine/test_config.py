@@ -1,0 +1,154 @@
+"""What is misspelt is named, with the near name; what is right passes."""
+
+import pytest
+from mmengine.config import Config
+
+from densessl.engine.config import check_config, load_config
+from densessl.errors import UserError
+
+CONFIG = "densecl/densecl_r18_1xb64-coslr-100e_folder.py"
+
+MISSPELT = {
+    "trian_cfg.max_epochs": ("trian_cfg", "train_cfg"),
+    "work_dri": ("work_dri", "work_dir"),
+    "train_cfg.max_epoch": ("max_epoch", "max_epochs"),
+    "train_dataloader.batchsize": ("batchsize", "batch_size"),
+    "train_dataloader.dataset.max_brokn": ("max_brokn", "max_broken"),
+    "train_dataloader.dataset.transform.sise": ("sise", "size"),
+    "model.tempreature": ("tempreature", "temperature"),
+    "model.backbone.dept": ("dept", "depth"),
+    "model.head.hidden_chanels": ("hidden_chanels", "hidden_channels"),
+    "optim_wrapper.acumulative_counts": ("acumulative_counts", "accumulative_counts"),
+    "optim_wrapper.optimizer.weight_deacy": ("weight_deacy", "weight_decay"),
+    "optim_wrapper.clip_grad.max_nrom": ("max_nrom", "max_norm"),
+    "optim_wrapper.paramwise_cfg.norm_decay_mul": ("norm_decay_mul", "norm_decay_mult"),
+    "param_scheduler.eta_mni": ("eta_mni", "eta_min"),
+    "env_cfg.cudnn_benchmrk": ("cudnn_benchmrk", "cudnn_benchmark"),
+    "env_cfg.mp_cfg.mp_start_metod": ("mp_start_metod", "mp_start_method"),
+    "auto_scale_lr.enabled": ("enabled", "enable"),
+    "randomness.sed": ("sed", "seed"),
+    "log_processor.windw_size": ("windw_size", "window_size"),
+    "default_hooks.logge.interval": ("logge", "logger"),
+    "default_hooks.logger.intervall": ("intervall", "interval"),
+    "default_hooks.finite_loss.intervall": ("intervall", "interval"),
+}
+
+VALID = {
+    "model.grid": 3,
+    "model.queue_size": 64,
+    "model.backbone.zero_init_residual": True,
+    "model.head.hidden_channels": [64, 64],
+    "model.data_preprocessor": dict(type="ViewPreprocessor", mean=[0, 0, 0]),
+    "train_dataloader.dataset.max_broken": 0.2,
+    "train_dataloader.dataset.transform.views.0": "byol_1",
+    "train_dataloader.dataset.transform.views": [dict(preset="moco_v2", size=32), "crop_flip"],
+    "train_dataloader.prefetch_factor": 4,
+    "train_cfg.max_steps": 10,
+    "optim_wrapper.accumulative_counts": 2,
+    "optim_wrapper.precision": "bf16",
+    "optim_wrapper.clip_grad": dict(max_norm=1.0),
+    "optim_wrapper.paramwise_cfg": dict(norm_decay_mult=0.0),
+    "optim_wrapper.optimizer": dict(type="AdamW", lr=1e-3, betas=(0.9, 0.95), _delete_=True),
+    "param_scheduler": [dict(type="LinearLR", start_factor=0.1, end=5)],
+    "env_cfg.dist_cfg": dict(backend="gloo", timeout=1800),
+    "env_cfg.mp_cfg.mp_start_method": "spawn",
+    "default_hooks.finite_loss.interval": 1,
+    "default_hooks.timer": None,
+    "default_hooks.mine": dict(type="EMAHook", momentum=0.1),
+    "custom_hooks": [dict(type="BrokenImagesHook", enough=3)],
+    "randomness.deterministic": True,
+    "work_dir": "somewhere",
+    "experiment_name": "mine",
+    "_mine": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Config:
+    return load_config(CONFIG)
+
+
+@pytest.mark.parametrize("key", MISSPELT)
+def test_a_misspelt_key_is_named_with_the_near_one(shipped, key):
+    wrong, right = MISSPELT[key]
+    with pytest.raises(UserError) as caught:
+        load_config(shipped, {key: 1})
+    assert f"Unknown key '{wrong}'" in caught.value.problem
+    assert f"did you mean '{right}'?" in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    "key, wrong, right",
+    [
+        ("model.type", "DensCL", "DenseCL"),
+        ("model.backbone.type", "Resnet", "ResNet"),
+        ("train_dataloader.dataset.type", "ImageFoldr", "ImageFolder"),
+        ("train_dataloader.dataset.transform.type", "MultiVew", "MultiView"),
+        ("optim_wrapper.optimizer.type", "Adamw", "AdamW"),
+        ("param_scheduler.type", "CosineAnealingLR", "CosineAnnealingLR"),
+        ("train_cfg.type", "PretrainLop", "PretrainLoop"),
+    ],
+)
+def test_a_misspelt_type_is_named_with_the_near_one(shipped, key, wrong, right):
+    with pytest.raises(UserError) as caught:
+        load_config(shipped, {key: wrong})
+    assert f"Unknown type '{wrong}' in {key.removesuffix('.type')}" in caught.value.problem
+    assert f"did you mean '{right}'?" in caught.value.problem
+
+
+@pytest.mark.parametrize("key", VALID)
+def test_a_right_key_passes(shipped, key):
+    cfg = load_config(shipped, {key: VALID[key]})
+    value = cfg
+    for part in key.split("."):
+        value = value[int(part)] if part.isdigit() else value[part]
+    expected = VALID[key]
+    if isinstance(expected, dict):
+        expected = {name: item for name, item in expected.items() if name != "_delete_"}
+        assert expected == {name: value[name] for name in expected}
+    else:
+        assert value == expected
+
+
+def test_a_misspelt_key_in_the_file_is_named(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text('train_cfg = dict(type="PretrainLoop", max_epoch=3)')
+    with pytest.raises(UserError, match="'max_epoch' in train_cfg .did you mean 'max_epochs'"):
+        load_config(file)
+
+
+def test_a_misspelt_path_suggests_the_near_config():
+    with pytest.raises(UserError, match=CONFIG.split("/")[1]):
+        load_config("configs/densecl/densecl_r18_1xb64-coslr-100e_foldr.py")
+
+
+@pytest.mark.parametrize(
+    "text", ["model = dict(", "model = undefined", "model = dict(3)", "model = 1 / 0"]
+)
+def test_a_broken_file_is_reported_with_its_path(tmp_path, text):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"{file} cannot be read"):
+        load_config(file)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model.temperature.deeper",
+        "train_dataloader.dataset.transform.views.7",
+        "train_dataloader.dataset.transform.views.first",
+        "train_dataloader.dataset.transform.views.0.size",
+    ],
+)
+def test_an_option_that_leads_nowhere_is_reported(shipped, key):
+    with pytest.raises(UserError, match=key):
+        load_config(shipped, {key: 1})
+
+
+def test_a_given_config_is_copied_and_checked(shipped):
+    changed = load_config(shipped, {"model.temperature": 0.5})
+    assert changed.model.temperature == 0.5 and shipped.model.temperature == 0.2
+    cfg = Config(dict(model=dict(type="DenseCL", temprature=1)))
+    with pytest.raises(UserError, match="temprature"):
+        check_config(cfg)

@@ -1,0 +1,138 @@
+"""Hooks: broken images, losses that are no numbers, signals, throughput."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+from densessl.datasets import ImageFolder
+from densessl.engine import StopHook, pretrain
+from densessl.errors import UserError
+from densessl.models.methods.base import Method
+from tests.training import write_config, write_images
+
+
+def scalars(work_dir) -> list[dict]:
+    """The log of a run, a dict a line."""
+    (file,) = work_dir.glob("*/vis_data/scalars.json")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def only_first_is_checked(self, samples=64):
+    """Stands in for ``ImageDataset.check``, so that the loop itself meets the broken images."""
+    return []
+
+
+def break_images(folder, names) -> None:
+    for name in names:
+        (folder / f"{name:03}.jpg").write_bytes(b"broken")
+
+
+def test_broken_images_are_named_and_counted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ImageFolder, "check", only_first_is_checked)
+    images = write_images(tmp_path / "images", 32)
+    break_images(images, range(0, 14, 2))
+    config = write_config(tmp_path / "config.py", images)
+    pretrain(config, work_dir=tmp_path / "run", **{"train_dataloader.dataset.max_broken": 0.5})
+    out = capsys.readouterr().out
+    assert out.count("another image stands in for it") == 5  # the first five of seven
+    assert "7 images of the data set cannot be read" in out
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_broken_images_stop_the_run(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(ImageFolder, "check", only_first_is_checked)
+    images = write_images(tmp_path / "images", 32)
+    break_images(images, range(10))
+    config = write_config(tmp_path / "config.py", images)
+    with pytest.raises(
+        UserError, match="10 of 32 images cannot be read, more than the share of 0.3"
+    ):
+        pretrain(
+            config,
+            work_dir=tmp_path / "run",
+            **{
+                "train_dataloader.dataset.max_broken": 0.3,
+                "train_dataloader.num_workers": workers,
+            },
+        )
+
+
+def test_an_error_in_a_worker_keeps_its_words(tmp_path, monkeypatch):
+    """All images vanish after the check: the worker gives up, and its message has no traceback."""
+    monkeypatch.setattr(ImageFolder, "check", only_first_is_checked)
+    images = write_images(tmp_path / "images", 32)
+    break_images(images, range(32))
+    config = write_config(tmp_path / "config.py", images)
+    with pytest.raises(UserError) as caught:
+        pretrain(config, work_dir=tmp_path / "run", **{"train_dataloader.num_workers": 1})
+    assert caught.value.problem.startswith("11 images in a row cannot be read")
+    assert caught.value.remedy.startswith("check the folder")
+    assert "Traceback" not in str(caught.value)
+
+
+def poison(monkeypatch, from_step: int) -> None:
+    """Makes every loss NaN from a step on."""
+    original = Method.forward
+
+    def forward(self, batch, mode="loss"):
+        figures = original(self, batch, mode)
+        if self.step >= from_step:
+            figures["loss"] = figures["loss"] * torch.nan
+        return figures
+
+    monkeypatch.setattr(Method, "forward", forward)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, images, monkeypatch):
+    poison(monkeypatch, from_step=3)
+    config = write_config(tmp_path / "config.py", images)
+    with pytest.raises(UserError, match="The loss is nan at step 4"):
+        pretrain(config, work_dir=tmp_path / "run", **{"default_hooks.finite_loss.interval": 4})
+
+
+def test_nan_weights_are_never_saved(tmp_path, images, monkeypatch):
+    """The loss breaks between two checks, and a checkpoint is due before the next one."""
+    poison(monkeypatch, from_step=7)
+    config = write_config(tmp_path / "config.py", images)
+    with pytest.raises(UserError, match="The loss is nan before the checkpoint"):
+        pretrain(
+            config,
+            work_dir=tmp_path / "run",
+            **{"default_hooks.finite_loss.interval": 100, "default_hooks.checkpoint.interval": 1},
+        )
+    assert not list((tmp_path / "run").glob("*.pth*"))
+
+
+def test_signals_act_as_before_after_a_run(tmp_path, images, monkeypatch):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    config = write_config(tmp_path / "config.py", images)
+    pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_steps": 1})
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    poison(monkeypatch, from_step=0)
+    with pytest.raises(UserError):
+        pretrain(config, work_dir=tmp_path / "other", **{"train_cfg.max_steps": 1})
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def test_only_a_second_ctrl_c_stops_at_once(capfd):
+    hook = StopHook()
+    for _ in range(2):  # schedulers and torchrun both send one
+        hook._note(signal.SIGTERM, None)
+    assert capfd.readouterr().err.count("Stopping after this step") == 1
+    hook = StopHook()
+    hook._note(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        hook._note(signal.SIGINT, None)
+
+
+def test_the_log_shows_what_the_issue_promises(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    pretrain(config, work_dir=tmp_path / "run")
+    line = scalars(tmp_path / "run")[-1]
+    assert line["log(K+1)"] == pytest.approx(torch.tensor(9.0).log().item())  # a queue of 8
+    assert line["images_per_s"] == pytest.approx(4 / line["time"])
+    assert line["data_wait"] == pytest.approx(line["data_time"] / line["time"])
+    assert line["step"] == 16 and line["epoch"] == 2
+    assert line["loss"] == pytest.approx((line["global"] + line["dense"]) / 2)

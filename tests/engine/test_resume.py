@@ -1,0 +1,113 @@
+"""A run that was stopped and resumed is the run that was never stopped, bit for bit."""
+
+import pytest
+import torch
+
+from densessl.checkpoint import load_checkpoint
+from densessl.engine import pretrain
+from densessl.errors import UserError
+from tests.training import write_config
+
+
+def states(checkpoint) -> dict:
+    """Everything that training goes on from, flat."""
+    loaded = load_checkpoint(checkpoint)
+    flat = dict(loaded["state_dict"])
+    for number, entry in loaded["optimizer"]["state"].items():
+        flat |= {f"optimizer.{number}.{name}": value for name, value in entry.items()}
+    for group in loaded["optimizer"]["param_groups"]:
+        flat |= {f"group.{name}": torch.tensor(group[name]) for name in ("lr", "momentum")}
+    for name, value in loaded["param_schedulers"][0].items():
+        flat[f"schedule.{name}"] = value
+    return flat
+
+
+def assert_same(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        same = torch.equal(value, other[name]) if torch.is_tensor(value) else value == other[name]
+        assert same, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers, accumulation", [(0, 1), (2, 1), (0, 2)])
+def test_resuming_inside_an_epoch_changes_nothing(tmp_path, images, workers, accumulation):
+    """Two epochs of 8 steps (4 with accumulation), stopped inside both and between them."""
+    options = {
+        "train_dataloader.num_workers": workers,
+        "optim_wrapper.accumulative_counts": accumulation,
+        "precision": "fp32",
+    }
+    config = write_config(tmp_path / "config.py", images)
+    whole = pretrain(config, work_dir=tmp_path / "whole", **options)
+    length = 8 // accumulation
+    for stop in (3, length, length + 2):
+        piece = pretrain(
+            config,
+            work_dir=tmp_path / "pieces",
+            resume=True,
+            **options,
+            **{"train_cfg.max_steps": stop},
+        )
+        meta = load_checkpoint(piece)["meta"]
+        assert (meta["epoch"], meta["order"]["epoch_steps"]) == divmod(stop, length)
+        assert meta["iter"] == meta["step"] == stop
+    resumed = pretrain(config, work_dir=tmp_path / "pieces", resume=True, **options)
+    assert resumed.name == whole.name == "epoch_2.pth"
+    assert_same(states(whole), states(resumed))
+
+
+def test_a_finished_run_stays_finished(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    options = {"train_cfg.max_steps": 3}
+    first = pretrain(config, work_dir=tmp_path / "run", **options)
+    written = first.stat().st_mtime_ns
+    again = pretrain(config, work_dir=tmp_path / "run", resume=True, **options)
+    assert again == first and first.stat().st_mtime_ns == written
+
+
+def test_the_seed_of_the_checkpoint_goes_on(tmp_path, images):
+    """Resuming without repeating --seed draws the same images and views as before."""
+    config = write_config(tmp_path / "config.py", images)
+    options = {"train_cfg.max_epochs": 1, "precision": "fp32"}
+    whole = pretrain(config, work_dir=tmp_path / "whole", seed=7, **options)
+    stop = {"train_cfg.max_steps": 3}
+    pretrain(config, work_dir=tmp_path / "pieces", seed=7, **options, **stop)
+    resumed = pretrain(config, work_dir=tmp_path / "pieces", resume=True, **options)
+    assert_same(states(whole), states(resumed))
+
+
+def test_a_changed_batch_starts_the_epoch_again_and_says_so(tmp_path, images, capsys):
+    config = write_config(tmp_path / "config.py", images, extra="log_level = 'WARNING'")
+    first = pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_steps": 5})
+    options = {"train_dataloader.batch_size": 8, "train_cfg.max_epochs": 1, "model.queue_size": 8}
+    last = pretrain(
+        write_config(tmp_path / "again.py", images),
+        work_dir=tmp_path / "again",
+        resume=str(first),
+        **options,
+    )
+    meta = load_checkpoint(last)["meta"]
+    assert meta["iter"] == 5 + 4 and meta["epoch"] == 1
+    assert "the images or the batch have changed: epoch 1 starts again" in capsys.readouterr().out
+
+
+def test_a_longer_training_than_the_schedule_is_warned_about(tmp_path, images, capsys):
+    config = write_config(tmp_path / "config.py", images)
+    pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_steps": 2})
+    capsys.readouterr()
+    pretrain(
+        write_config(tmp_path / "longer.py", images),
+        work_dir=tmp_path / "run",
+        resume=True,
+        **{"train_cfg.max_epochs": 3, "train_cfg.max_steps": 4},
+    )
+    assert "ends at epoch 2, training at epoch 3" in capsys.readouterr().out
+
+
+def test_an_exported_file_is_no_training(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    exported = tmp_path / "exported.pth"
+    torch.save(dict(state_dict={"a": torch.zeros(1)}, meta=dict(format="other/1")), exported)
+    with pytest.raises(UserError, match="no training to go on with"):
+        pretrain(config, work_dir=tmp_path / "run", resume=str(exported))

@@ -1,0 +1,107 @@
+"""What a run leaves behind: learning rates, checkpoints and what they say about themselves."""
+
+import hashlib
+import math
+
+import pytest
+import torch
+
+from densessl.checkpoint import load_checkpoint
+from densessl.engine import pretrain
+from densessl.engine.config import load_config
+from tests.training import write_config
+
+
+def learning_rates(checkpoint) -> tuple[float, float]:
+    """The scaled rate that training began with, and the rate of the next epoch."""
+    (group,) = load_checkpoint(checkpoint)["optimizer"]["param_groups"]
+    return group["initial_lr"], group["lr"]
+
+
+def test_the_learning_rate_is_scaled_by_all_images_of_a_step(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    stop = {"train_cfg.max_steps": 1, "optim_wrapper.optimizer.lr": 0.3}
+    checkpoint = pretrain(
+        config, work_dir=tmp_path / "run", **stop, **{"optim_wrapper.accumulative_counts": 3}
+    )
+    assert learning_rates(checkpoint)[0] == pytest.approx(0.3 * 4 * 3 / 256)
+
+
+def test_the_schedule_is_a_cosine_over_the_epochs_that_are_trained(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images, base="moco")
+    checkpoint = pretrain(
+        config,
+        work_dir=tmp_path / "run",
+        **{"train_cfg.max_epochs": 3, "train_cfg.max_steps": 17},  # into the third epoch of 8
+    )
+    base, now = learning_rates(checkpoint)
+    assert base == pytest.approx(0.12 * 4 / 256)
+    assert now == pytest.approx(base * (1 + math.cos(math.pi * 2 / 3)) / 2)
+
+
+def test_a_checkpoint_says_what_it_is(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    checkpoint = pretrain(config, work_dir=tmp_path / "run", seed=5)
+    loaded = load_checkpoint(checkpoint)
+    meta = loaded["meta"]
+    assert meta["format"] == "densessl/1"
+    assert meta["method"] == "DenseCL"
+    assert meta["architecture"] == dict(type="TinyNet")
+    assert meta["input"] == dict(
+        mean=pytest.approx([123.675, 116.28, 103.53]),
+        std=pytest.approx([58.395, 57.12, 57.375]),
+        channel_order="RGB",
+    )
+    assert (meta["epoch"], meta["iter"], meta["step"], meta["seed"]) == (2, 16, 16, 5)
+    assert {"torch", "torchvision", "onedl-mmengine"} <= meta["versions"].keys()
+    names = "\n".join(sorted(path.name for path in images.iterdir()))
+    assert meta["data"] == dict(count=32, sha256=hashlib.sha256(names.encode()).hexdigest())
+    assert meta["order"] == dict(seed=5, images_per_step=4, epoch_steps=0)
+    assert "TinyNet" in meta["cfg"] and "config" not in meta
+    assert {"backbone.layers.0.weight", "teacher.backbone.layers.0.weight", "queue.features"} <= (
+        loaded["state_dict"].keys()
+    )
+    frozen = len(loaded["optimizer"]["param_groups"][0]["params"])
+    assert frozen == len([n for n in loaded["state_dict"] if is_student_parameter(n)])
+
+
+def is_student_parameter(name: str) -> bool:
+    buffer = ("running_mean", "running_var", "num_batches_tracked", "features", "pointer")
+    return not name.startswith("teacher.") and not name.endswith(buffer)
+
+
+def test_a_crash_while_saving_leaves_the_old_checkpoint(tmp_path, images, monkeypatch):
+    config = write_config(tmp_path / "config.py", images)
+    first = pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_steps": 2})
+    before, save = first.read_bytes(), torch.save
+
+    def half_a_save(obj, file, **options):
+        save(obj, file, **options)
+        raise ValueError("the power went")
+
+    monkeypatch.setattr(torch, "save", half_a_save)
+    with pytest.raises(ValueError, match="the power went"):
+        pretrain(config, work_dir=tmp_path / "run", resume=True)
+    assert first.read_bytes() == before
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == str(first)
+    assert {path.name for path in (tmp_path / "run").glob("*.p*")} == {"config.py", first.name}
+    monkeypatch.undo()
+    assert pretrain(config, work_dir=tmp_path / "run", resume=True).name == "epoch_2.pth"
+
+
+def test_the_weights_are_channels_last_and_the_teacher_is_not_optimized(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    checkpoint = pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_steps": 1})
+    for name, tensor in load_checkpoint(checkpoint)["state_dict"].items():
+        if tensor.ndim == 4:
+            assert tensor.is_contiguous(memory_format=torch.channels_last), name
+
+
+def test_a_config_object_and_underscored_keywords_do_as_well(tmp_path, images):
+    cfg = load_config(write_config(tmp_path / "config.py", images))
+    checkpoint = pretrain(
+        cfg, images=images, work_dir=tmp_path / "run", train_cfg__max_steps=1, model__momentum=0.5
+    )
+    assert checkpoint.name == "step_1.pth"
+    assert "momentum=0.5" in load_checkpoint(checkpoint)["meta"]["cfg"]
+    assert cfg.model.momentum == 0.99

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# One machine, one process a GPU: dist_train.sh CONFIG GPUS [options of train.py]
+# Without GPUs it starts as many CPU processes. PYTHON names the interpreter.
+set -euo pipefail
+
+if [ $# -lt 2 ]; then
+    echo "usage: $0 CONFIG GPUS [options of train.py]" >&2
+    exit 2
+fi
+config=$1 gpus=$2
+shift 2
+
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export PYTHONPATH="$(dirname "$tools")${PYTHONPATH:+:$PYTHONPATH}"
+exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc-per-node "$gpus" \
+    "$tools/train.py" "$config" --launcher pytorch "$@"
