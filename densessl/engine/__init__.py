@@ -8,6 +8,7 @@ from densessl.engine.hooks import (
     Stopped,
     ThroughputHook,
 )
+from densessl.engine.lars import LARS
 from densessl.engine.loop import PretrainLoop
 from densessl.engine.optim import PrecisionOptimWrapper, PretrainDDP, TrainableParameters
 from densessl.engine.pretrain import pretrain
@@ -16,6 +17,7 @@ from densessl.engine.runner import PretrainRunner
 __all__ = [
     "BrokenImagesHook",
     "FiniteLossHook",
+    "LARS",
     "OptimizerStepHook",
     "PrecisionOptimWrapper",
     "PretrainDDP",
