@@ -13,10 +13,12 @@ from densessl.engine.loop import PretrainLoop
 from densessl.engine.optim import PrecisionOptimWrapper, PretrainDDP, TrainableParameters
 from densessl.engine.pretrain import pretrain
 from densessl.engine.runner import PretrainRunner
+from densessl.engine.schedule import HoldableCosineLR
 
 __all__ = [
     "BrokenImagesHook",
     "FiniteLossHook",
+    "HoldableCosineLR",
     "LARS",
     "OptimizerStepHook",
     "PrecisionOptimWrapper",
