@@ -30,7 +30,10 @@ def images(tmp_path_factory):
 def test_recipe_trains(path, images, tmp_path):
     cfg = load_config(path)
     narrow(cfg.model)
-    cfg.model.backbone = dict(type="TinyNet")
+    if cfg.model.get("frozen_patches"):
+        cfg.model.backbone.update(img_size=32, depth=1, embed_dim=48)
+    else:
+        cfg.model.backbone = dict(type="TinyNet")
     cfg.experiment_name = f"recipe{next(_runs)}"
     cfg.train_dataloader.update(batch_size=4, num_workers=0)
     cfg.train_dataloader.dataset.transform.size = 32

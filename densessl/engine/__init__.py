@@ -1,5 +1,6 @@
 """The engine: mmengine's loop, adapted to optimizer steps."""
 
+from densessl.engine.gradients import GradientNormHook
 from densessl.engine.hooks import (
     BrokenImagesHook,
     FiniteLossHook,
@@ -18,6 +19,7 @@ from densessl.engine.schedule import HoldableCosineLR
 __all__ = [
     "BrokenImagesHook",
     "FiniteLossHook",
+    "GradientNormHook",
     "HoldableCosineLR",
     "LARS",
     "OptimizerStepHook",

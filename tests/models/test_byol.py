@@ -8,7 +8,6 @@ from tests import plain
 from tests.models import checks
 from tests.models.tiny import TinyBackbone, build, optimizer_for, views
 
-
 WITH_LAST_NORM = dict(checks.HEAD, last_norm="bn")
 
 

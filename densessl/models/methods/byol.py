@@ -42,14 +42,18 @@ class BYOL(Method):
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
         one, two = self.two_views(batch)
-        p1, p2 = (self.predictor(self.head(self.backbone(view)[-1])) for view in (one, two))
+        p1, p2 = (self.predictor(self.project(self, view)) for view in (one, two))
         with torch.no_grad():
-            z1, z2 = (self.teacher.head(self.teacher.backbone(view)[-1]) for view in (one, two))
+            z1, z2 = (self.project(self.teacher, view) for view in (one, two))
         return {
             "loss": self.compare(p1, z2) + self.compare(p2, z1),
             **health(p1, z2),
             "teacher_distance": self.teacher.distance(self),
         }
+
+    def project(self, network: nn.Module, view: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C) projections of ``network``, the student or its teacher."""
+        return network.head(network.backbone(view)[-1])
 
     def compare(self, p: Tensor, z: Tensor) -> Tensor:
         """The loss of (B, C) predictions against the (B, C) projections of the other views."""
