@@ -1,5 +1,6 @@
 """The engine: mmengine's loop, adapted to optimizer steps."""
 
+from densessl.engine.gradients import GradientNormHook
 from densessl.engine.hooks import (
     BrokenImagesHook,
     FiniteLossHook,
@@ -8,14 +9,19 @@ from densessl.engine.hooks import (
     Stopped,
     ThroughputHook,
 )
+from densessl.engine.lars import LARS
 from densessl.engine.loop import PretrainLoop
 from densessl.engine.optim import PrecisionOptimWrapper, PretrainDDP, TrainableParameters
 from densessl.engine.pretrain import pretrain
 from densessl.engine.runner import PretrainRunner
+from densessl.engine.schedule import HoldableCosineLR
 
 __all__ = [
     "BrokenImagesHook",
     "FiniteLossHook",
+    "GradientNormHook",
+    "HoldableCosineLR",
+    "LARS",
     "OptimizerStepHook",
     "PrecisionOptimWrapper",
     "PretrainDDP",

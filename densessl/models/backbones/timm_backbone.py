@@ -1,6 +1,7 @@
 """Any timm model that gives feature maps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import timm
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ class TimmBackbone(nn.Module):
         **options: Passed to ``timm.create_model``, e.g. ``img_size``.
 
     Raises:
-        UserError: If timm has no such model or it gives no maps.
+        UserError: If timm has no such model, or it gives no maps, or ``img_size`` does not fit its
+            patch; in the forward pass, if the views do not fit the model.
     """
 
     def __init__(self, name: str, out_indices: Sequence[int] = (3,), **options):
@@ -39,6 +41,19 @@ class TimmBackbone(nn.Module):
                 "choose one with forward_intermediates, e.g. resnet50, convnext_tiny or "
                 "vit_small_patch16_224",
             )
+        patches = getattr(self.model, "patch_embed", None)
+        sides = zip(
+            getattr(patches, "img_size", None) or (),
+            getattr(patches, "patch_size", ()),
+            strict=False,
+        )
+        if any(image % patch for image, patch in sides):
+            raise UserError(
+                f"Images of {patches.img_size} pixels do not divide into patches of "
+                f"{patches.patch_size}.",
+                "set model.backbone.img_size to a multiple of the patch, and "
+                "train_dataloader.dataset.transform.size to the same",
+            )
         # What only a classifier would use gets no gradient, which DistributedDataParallel minds.
         if isinstance(getattr(self.model, "head", None), nn.Module):
             self.model.head.requires_grad_(False)
@@ -51,8 +66,26 @@ class TimmBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) normalised RGB -> the maps of ``out_indices``, (B, C, h, w) each."""
-        return tuple(
-            self.model.forward_intermediates(
-                x, indices=self.stages, norm=True, output_fmt="NCHW", intermediates_only=True
+        with self._size_explained(x):
+            return tuple(
+                self.model.forward_intermediates(
+                    x, indices=self.stages, norm=True, output_fmt="NCHW", intermediates_only=True
+                )
             )
-        )
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised RGB -> (B, C): a ViT's class token, other models' pooled map."""
+        with self._size_explained(x):
+            return self.model(x)
+
+    @contextmanager
+    def _size_explained(self, x: Tensor) -> Iterator[None]:
+        """Turns timm's assertion about the size of ``x`` into advice."""
+        try:
+            yield
+        except AssertionError as error:
+            raise UserError(
+                f"The model does not take views of {x.shape[3]} x {x.shape[2]} pixels: {error}",
+                "set train_dataloader.dataset.transform.size and model.backbone.img_size to the "
+                "same multiple of the model's patch",
+            ) from error

@@ -1,5 +1,5 @@
 """Memories of past embeddings."""
 
-from densessl.models.memory.queue import FeatureQueue
+from densessl.models.memory.queue import FeatureQueue, queue_size_for
 
-__all__ = ["FeatureQueue"]
+__all__ = ["FeatureQueue", "queue_size_for"]

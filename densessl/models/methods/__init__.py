@@ -1,7 +1,27 @@
 """One file a method."""
 
+from densessl.models.methods.barlow_twins import BarlowTwins
 from densessl.models.methods.base import Method
+from densessl.models.methods.byol import BYOL
 from densessl.models.methods.densecl import DenseCL
 from densessl.models.methods.moco import MoCo
+from densessl.models.methods.mocov3 import MoCoV3
+from densessl.models.methods.nnclr import NNCLR
+from densessl.models.methods.simclr import SimCLR
+from densessl.models.methods.simsiam import SimSiam
+from densessl.models.methods.two_view import TwoView
+from densessl.models.methods.vicreg import VICReg
 
-__all__ = ["DenseCL", "Method", "MoCo"]
+__all__ = [
+    "BYOL",
+    "NNCLR",
+    "BarlowTwins",
+    "DenseCL",
+    "Method",
+    "MoCo",
+    "MoCoV3",
+    "SimCLR",
+    "SimSiam",
+    "TwoView",
+    "VICReg",
+]
