@@ -130,6 +130,8 @@ def _check_dict(value: ConfigDict, where: str) -> None:
         known = _arguments(value["type"], where)
         if where == "optim_wrapper" and known is not None:
             known = known | OPTIM_WRAPPER_KEYS
+        if where.startswith("param_scheduler") and known is not None:
+            known = known | {"convert_to_iter_based"}  # mmengine's, before the constructor
     else:
         known = UNTYPED_KEYS.get(where)
     for key, item in value.items():

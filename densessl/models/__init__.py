@@ -3,7 +3,7 @@
 from densessl.models.backbones import ResNet, TimmBackbone, build_backbone
 from densessl.models.heads import DenseHead, GlobalHead
 from densessl.models.memory import FeatureQueue
-from densessl.models.methods import DenseCL, Method, MoCo
+from densessl.models.methods import DenseCL, Method, MoCo, PixPro
 from densessl.models.preprocessor import ViewPreprocessor
 from densessl.models.teacher import Teacher
 
@@ -14,6 +14,7 @@ __all__ = [
     "GlobalHead",
     "Method",
     "MoCo",
+    "PixPro",
     "ResNet",
     "Teacher",
     "TimmBackbone",

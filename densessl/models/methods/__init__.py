@@ -3,5 +3,6 @@
 from densessl.models.methods.base import Method
 from densessl.models.methods.densecl import DenseCL
 from densessl.models.methods.moco import MoCo
+from densessl.models.methods.pixpro import PixPro
 
-__all__ = ["DenseCL", "Method", "MoCo"]
+__all__ = ["DenseCL", "Method", "MoCo", "PixPro"]
