@@ -145,6 +145,7 @@ class PretrainRunner(Runner):
                 f"{filename} holds no training to go on with.",
                 "resume from a checkpoint that tools/train.py wrote, not from an exported one",
             )
+        method_of(self).check_resume(checkpoint["state_dict"])
         coverage = compare_state(method_of(self).state_dict(), checkpoint["state_dict"])
         if not coverage.complete:
             raise UserError(

@@ -2,8 +2,8 @@
 
 from densessl.models.backbones import ResNet, TimmBackbone, build_backbone
 from densessl.models.heads import DenseHead, GlobalHead
-from densessl.models.memory import FeatureQueue
-from densessl.models.methods import DenseCL, Method, MoCo, PixPro
+from densessl.models.memory import FeatureQueue, MemoryBank
+from densessl.models.methods import DenseCL, InstDisc, Method, MoCo, PixPro
 from densessl.models.preprocessor import ViewPreprocessor
 from densessl.models.teacher import Teacher
 
@@ -12,6 +12,8 @@ __all__ = [
     "DenseHead",
     "FeatureQueue",
     "GlobalHead",
+    "InstDisc",
+    "MemoryBank",
     "Method",
     "MoCo",
     "PixPro",

@@ -7,7 +7,7 @@ import torch
 
 from densessl.errors import UserError
 from densessl.models import PixPro
-from tests.models.checks import (
+from tests.models.proofs import (
     assert_config_trains,
     assert_equal_with_gradient,
     assert_golden,

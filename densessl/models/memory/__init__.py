@@ -1,5 +1,7 @@
 """Memories of past embeddings."""
 
+from densessl.models.memory.bank import MemoryBank
+from densessl.models.memory.contrast import NoiseContrast
 from densessl.models.memory.queue import FeatureQueue
 
-__all__ = ["FeatureQueue"]
+__all__ = ["FeatureQueue", "MemoryBank", "NoiseContrast"]

@@ -2,7 +2,8 @@
 
 from densessl.models.methods.base import Method
 from densessl.models.methods.densecl import DenseCL
+from densessl.models.methods.instdisc import InstDisc
 from densessl.models.methods.moco import MoCo
 from densessl.models.methods.pixpro import PixPro
 
-__all__ = ["DenseCL", "Method", "MoCo", "PixPro"]
+__all__ = ["DenseCL", "InstDisc", "Method", "MoCo", "PixPro"]

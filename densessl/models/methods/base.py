@@ -64,6 +64,13 @@ class Method(BaseModel, metaclass=ABCMeta):
             )
         return batch.views
 
+    def check_resume(self, state: dict[str, Tensor]) -> None:
+        """Says what does not fit in a checkpoint's ``state_dict`` where its shapes alone do not.
+
+        Raises:
+            UserError: If training cannot go on from it.
+        """
+
     def forward(self, batch: ViewBatch, mode: str = "loss"):
         """``mode`` "loss": see ``loss``; "tensor": the maps of the first view."""
         return self.loss(batch) if mode == "loss" else self.backbone(batch.views[0])
