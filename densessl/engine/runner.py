@@ -91,7 +91,7 @@ class PretrainRunner(Runner):
             input=dict(
                 mean=preprocessor.mean.tolist(),
                 std=preprocessor.std.tolist(),
-                channel_order="RGB",
+                channel_order=preprocessor.channel_order,
             ),
             step=method.step,
             versions=package_versions(),

@@ -7,7 +7,9 @@ import torch
 from torch import multiprocessing
 
 from densessl.engine.optim import PretrainDDP
+from tests.models.test_cmc import cmc, split
 from tests.models.test_instdisc import instdisc
+from tests.models.test_pirl import pirl
 from tests.models.tiny import TinyBackbone, optimizer_for, views
 
 WORLD = 2
@@ -22,6 +24,8 @@ METHODS = {
     "nce": (plain(instdisc), 1),
     "infonce": (plain(instdisc, objective="infonce"), 1),
     "full": (plain(instdisc, objective="full"), 1),
+    "pirl": (plain(pirl), 10),
+    "cmc": (lambda: cmc(split(norm=False)), 1),
 }
 
 

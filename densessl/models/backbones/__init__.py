@@ -3,10 +3,11 @@
 from torch import nn
 
 from densessl.models.backbones.resnet import ResNet
+from densessl.models.backbones.split import SplitBackbone, SplitResNet
 from densessl.models.backbones.timm_backbone import TimmBackbone
 from densessl.registry import MODELS
 
-__all__ = ["ResNet", "TimmBackbone", "build_backbone"]
+__all__ = ["ResNet", "SplitBackbone", "SplitResNet", "TimmBackbone", "build_backbone"]
 
 
 def build_backbone(architecture: dict) -> nn.Module:

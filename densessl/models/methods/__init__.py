@@ -1,9 +1,11 @@
 """One file a method."""
 
 from densessl.models.methods.base import Method
+from densessl.models.methods.cmc import CMC
 from densessl.models.methods.densecl import DenseCL
 from densessl.models.methods.instdisc import InstDisc
 from densessl.models.methods.moco import MoCo
+from densessl.models.methods.pirl import PIRL
 from densessl.models.methods.pixpro import PixPro
 
-__all__ = ["DenseCL", "InstDisc", "Method", "MoCo", "PixPro"]
+__all__ = ["CMC", "DenseCL", "InstDisc", "Method", "MoCo", "PIRL", "PixPro"]
