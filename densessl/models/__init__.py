@@ -3,7 +3,17 @@
 from densessl.models.backbones import ResNet, TimmBackbone, build_backbone
 from densessl.models.heads import DenseHead, GlobalHead
 from densessl.models.memory import FeatureQueue, MemoryBank
-from densessl.models.methods import CMC, PIRL, DenseCL, InstDisc, Method, MoCo, PixPro
+from densessl.models.methods import (
+    CMC,
+    PIRL,
+    DenseCL,
+    InstDisc,
+    Jigsaw,
+    Method,
+    MoCo,
+    PixPro,
+    RotNet,
+)
 from densessl.models.preprocessor import LabPreprocessor, ViewPreprocessor
 from densessl.models.teacher import Teacher
 
@@ -14,6 +24,7 @@ __all__ = [
     "FeatureQueue",
     "GlobalHead",
     "InstDisc",
+    "Jigsaw",
     "LabPreprocessor",
     "MemoryBank",
     "Method",
@@ -21,6 +32,7 @@ __all__ = [
     "PIRL",
     "PixPro",
     "ResNet",
+    "RotNet",
     "Teacher",
     "TimmBackbone",
     "ViewPreprocessor",

@@ -97,5 +97,6 @@ def test_twenty_steps_repeat_the_golden_losses():
     assert_golden("pirl", pirl(), lambda step: ten_views(seed=step))
 
 
+@pytest.mark.slow
 def test_the_published_config_builds_and_trains():
     assert_config_trains("pirl/pirl_r50_8xb32-coslr-800e_in1k.py")

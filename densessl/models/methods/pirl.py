@@ -1,12 +1,12 @@
 """PIRL (1912.01991): an image and its jigsaw both belong to the image's entry in the bank."""
 
-import torch
 from torch import Tensor, nn
 
 from densessl.losses import pirl_nce
 from densessl.models.draws import draw_shared
 from densessl.models.health import health
 from densessl.models.methods.banked import BankMethod
+from densessl.models.patches import encode_patches
 from densessl.precision import l2_normalize
 from densessl.registry import MODELS
 from densessl.structures import ViewBatch
@@ -59,7 +59,8 @@ class PIRL(BankMethod):
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
         image, *patches = self.views_of(batch, 1 + self.num_patches)
         f = l2_normalize(self.head(self.backbone(image)[-1]))
-        g = l2_normalize(self.join(self.encode_patches(patches)))
+        encoded = encode_patches(patches, lambda x: self.patch_head(self.backbone(x)[-1]))
+        g = l2_normalize(self.join(encoded.flatten(1)))
         v = self.bank.features[batch.index]
         self.remember(self.bank, batch.index, f)
 
@@ -75,8 +76,3 @@ class PIRL(BankMethod):
             "jigsaw": jigsaw_loss.detach(),
             **health(f, g),
         }
-
-    def encode_patches(self, patches: list[Tensor]) -> Tensor:
-        """P of (B, 3, h, w) -> (B, P * C), the patches in the order given."""
-        encoded = self.patch_head(self.backbone(torch.cat(patches))[-1])
-        return encoded.view(len(patches), -1, encoded.shape[1]).transpose(0, 1).flatten(1)
