@@ -8,14 +8,18 @@ from densessl.engine.hooks import (
     Stopped,
     ThroughputHook,
 )
+from densessl.engine.lars import LARS
 from densessl.engine.loop import PretrainLoop
 from densessl.engine.optim import PrecisionOptimWrapper, PretrainDDP, TrainableParameters
 from densessl.engine.pretrain import pretrain
 from densessl.engine.runner import PretrainRunner
+from densessl.engine.schedule import HoldableCosineLR
 
 __all__ = [
     "BrokenImagesHook",
     "FiniteLossHook",
+    "HoldableCosineLR",
+    "LARS",
     "OptimizerStepHook",
     "PrecisionOptimWrapper",
     "PretrainDDP",

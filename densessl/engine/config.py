@@ -40,7 +40,11 @@ TOP_KEYS = {
     "model_wrapper_cfg",
     "activation_checkpointing",
 } - {"self", "cfg"}
-OPTIM_WRAPPER_KEYS = {"constructor", "paramwise_cfg"}
+# What is taken out of a dict before its type is built; items of lists are not numbered here.
+BUILDER_KEYS = {
+    "optim_wrapper": {"constructor", "paramwise_cfg"},
+    "param_scheduler": {"convert_to_iter_based"},
+}
 
 
 def config_folder() -> Path:
@@ -128,10 +132,8 @@ def _check_value(value: Any, where: str) -> None:
 def _check_dict(value: ConfigDict, where: str) -> None:
     if "type" in value:
         known = _arguments(value["type"], where)
-        if where == "optim_wrapper" and known is not None:
-            known = known | OPTIM_WRAPPER_KEYS
-        if where.startswith("param_scheduler") and known is not None:
-            known = known | {"convert_to_iter_based"}  # mmengine's, before the constructor
+        if known is not None:
+            known = known | BUILDER_KEYS.get(where.rstrip(".0123456789"), set())
     else:
         known = UNTYPED_KEYS.get(where)
     for key, item in value.items():

@@ -10,7 +10,12 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
 from densessl.models.methods.base import train_step
-from densessl.registry import MODEL_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from densessl.registry import (
+    MODEL_WRAPPERS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+)
 
 PRECISIONS = ("auto", "bf16", "fp32")
 
@@ -77,18 +82,21 @@ class TrainableParameters(DefaultOptimWrapperConstructor):
 
     def build_optimizer(self, groups: list[dict]) -> torch.optim.Optimizer:
         """The optimizer that the config names, over ``groups``."""
-        from mmengine.registry import OPTIMIZERS
-
         return OPTIMIZERS.build(dict(self.optimizer_cfg, params=groups))
 
 
 @MODEL_WRAPPERS.register_module()
 class PretrainDDP(MMDistributedDataParallel):
-    """DistributedDataParallel with the training step over micro-batches; works on CPUs (gloo)."""
+    """DistributedDataParallel with the training step over micro-batches; works on CPUs (gloo).
+
+    On GPUs the BatchNorms of a method that asks for it (``sync_bn``) share their statistics.
+    """
 
     def __init__(self, module: nn.Module, device_ids: list[int] | None = None, **options):
         on_cpu = next(module.parameters()).device.type == "cpu"
         options = {"broadcast_buffers": False, **options}
+        if module.sync_bn and not on_cpu:
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         super().__init__(module, device_ids=None if on_cpu else device_ids, **options)
         # Ranks may start from different seeds; queues must be the same on all of them.
         for buffer in module.buffers():

@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from densessl.errors import UserError
-from densessl.models import FeatureQueue, ResNet, Teacher, TimmBackbone, build_backbone
+from densessl.models import (
+    DenseHead,
+    FeatureQueue,
+    GlobalHead,
+    ResNet,
+    Teacher,
+    TimmBackbone,
+    build_backbone,
+)
+from densessl.models.health import health
 
 
 def test_queue_wraps_and_keeps_the_newest():
@@ -61,6 +70,73 @@ def test_teacher_starts_equal_has_no_gradient_and_follows():
     for own, was, target in zip(teacher.parameters(), old, followed, strict=True):
         assert torch.allclose(own, 0.75 * was + 0.25 * target, atol=1e-6)
     assert teacher.backbone[1].running_mean.abs().max() == 0
+
+
+def test_teacher_momentum_goes_from_start_to_end():
+    teacher = Teacher(0.9, 1.0, layer=nn.Linear(1, 1))
+    found = [teacher.momentum_at(progress) for progress in (0, 1 / 3, 0.5, 1)]
+    assert found == pytest.approx([0.9, 0.925, 0.95, 1.0], abs=1e-12)
+    assert Teacher(0.9, layer=nn.Linear(1, 1)).momentum_at(0.7) == 0.9
+
+
+def test_teacher_distance_is_relative_to_the_student():
+    student = Student()
+    teacher = Teacher(0.5, backbone=student.backbone, head=student.head)
+    assert teacher.distance(student) == 0
+    with torch.no_grad():
+        for p in teacher.parameters():
+            p.mul_(1.25)
+    assert teacher.distance(student).item() == pytest.approx(0.25, abs=1e-6)
+
+
+def kinds(head):
+    return [type(layer).__name__ for layer in head.mlp]
+
+
+def test_heads_have_the_norms_and_biases_asked_for():
+    plain = GlobalHead(6, (8,), 4)
+    assert kinds(plain) == ["Linear", "ReLU", "Linear"]
+    simclr = GlobalHead(6, (8,), 4, norm=True, last_norm="bn_no_shift")
+    assert kinds(simclr) == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
+    assert [n for n, p in simclr.named_parameters() if not p.requires_grad] == ["mlp.4.bias"]
+    assert simclr.mlp[4].bias.abs().max() == 0
+    byol = GlobalHead(6, (8,), 4, norm=True)
+    assert byol.mlp[0].bias is None and byol.mlp[3].bias is not None
+    barlow = GlobalHead(6, (8, 8), 4, norm=True, bias=False)
+    assert [n for n, _ in barlow.named_parameters() if n in ("mlp.0.bias", "mlp.6.bias")] == []
+    mocov3 = DenseHead(6, (8,), 4, norm=True, last_norm="bn_no_affine", bias=False)
+    assert kinds(mocov3) == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d"]
+    assert mocov3.mlp[4].weight is None
+    with pytest.raises(UserError, match="last_norm='ln'"):
+        GlobalHead(6, last_norm="ln")
+
+
+def test_a_global_head_takes_vectors_and_pools_maps():
+    head = GlobalHead(6, (8,), 4)
+    features = torch.randn(3, 6, 2, 5)
+    assert torch.allclose(head(features), head(features.mean((2, 3))), atol=1e-6)
+
+
+def test_health_of_a_collapse_and_of_an_even_spread():
+    same = torch.ones(50, 8)
+    collapsed = health(same, 3 * same)
+    for name in ("embedding_std", "alignment", "uniformity"):
+        assert collapsed[name].item() == pytest.approx(0, abs=1e-5), name
+    torch.manual_seed(0)
+    even = torch.randn(500, 512, requires_grad=True)
+    spread = health(even, -even)
+    assert spread["embedding_std"].item() == pytest.approx(1, abs=0.01)
+    assert spread["alignment"].item() == pytest.approx(4, abs=1e-5)
+    assert spread["uniformity"].item() == pytest.approx(-4, abs=0.05)
+    one, two = torch.randn(2, 4, 3, dtype=torch.float64)
+    one, two = ((x.T / x.norm(dim=1)).T for x in (one, two))
+    pairs = [(one[i] - one[j]).square().sum() for i in range(4) for j in range(i)]
+    figures = health(one, two)
+    expected = torch.stack([(-2 * d).exp() for d in pairs]).mean().log()
+    assert figures["uniformity"].item() == pytest.approx(expected.item(), abs=1e-12)
+    assert figures["alignment"].item() == pytest.approx(
+        ((one - two) ** 2).sum().item() / 4, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101])

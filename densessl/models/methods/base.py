@@ -3,10 +3,12 @@
 from abc import ABCMeta, abstractmethod
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from densessl.errors import UserError
 from densessl.registry import MODELS
 from densessl.structures import ViewBatch
 
@@ -21,18 +23,32 @@ class Method(BaseModel, metaclass=ABCMeta):
     Args:
         backbone: Config or module; returns a tuple of maps, the last one is used.
         data_preprocessor: Config; by default ImageNet's mean and standard deviation.
+
+    Attributes:
+        sync_bn: Whether BatchNorm statistics are the global batch's, in student and teacher. On
+            CPUs, where PyTorch has no such BatchNorm, they stay each process's own.
+        smallest_batch: Images that the global batch must have at least.
     """
+
+    sync_bn = False
+    smallest_batch = 1
 
     def __init__(self, backbone: dict | nn.Module, data_preprocessor: dict | None = None):
         super().__init__(data_preprocessor or dict(type="ViewPreprocessor", _scope_="densessl"))
         self.backbone = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
         self.step, self.total_steps = 0, 0
 
-    def build_head(self, head: dict | nn.Module) -> nn.Module:
-        """Builds a head for the backbone's last map, unless it is a module already."""
+    def build_head(self, head: dict | nn.Module, in_channels: int | None = None) -> nn.Module:
+        """Builds a head for ``in_channels``, by default the backbone's last map's."""
         if isinstance(head, dict):
-            return MODELS.build({"in_channels": self.backbone.out_channels[-1], **head})
+            in_channels = in_channels or self.backbone.out_channels[-1]
+            return MODELS.build({"in_channels": in_channels, **head})
         return head
+
+    @property
+    def progress(self) -> float:
+        """Share of the optimizer steps before the latest one; 0 while the length is unknown."""
+        return min((self.step - 1) / self.total_steps, 1.0) if self.total_steps else 0.0
 
     @classmethod
     def resolve(cls, config: dict, num_images: int) -> dict:
@@ -41,7 +57,32 @@ class Method(BaseModel, metaclass=ABCMeta):
 
     def warnings(self, num_images: int) -> list[str]:
         """What the user should hear about this method on ``num_images`` before it starts."""
+        on_cpu = next(self.parameters()).device.type == "cpu"
+        if self.sync_bn and on_cpu and get_world_size() > 1:
+            return [
+                "BatchNorm sees the batch of its own process only: PyTorch's SyncBatchNorm "
+                "needs GPUs"
+            ]
         return []
+
+    def two_views(self, batch: ViewBatch) -> tuple[Tensor, Tensor]:
+        """The two views of ``batch``.
+
+        Raises:
+            UserError: If there are not two, or too few images to compare.
+        """
+        name, images = type(self).__name__, len(batch.index) * get_world_size()
+        if len(batch.views) != 2:
+            raise UserError(
+                f"{name} compares two views of each image; the data give {len(batch.views)}.",
+                "name two in train_dataloader.dataset.transform.views",
+            )
+        if images < self.smallest_batch:
+            raise UserError(
+                f"{name} compares the images of a batch with each other; this batch has {images}.",
+                f"set train_dataloader.batch_size to {self.smallest_batch} or more",
+            )
+        return batch.views
 
     @abstractmethod
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:

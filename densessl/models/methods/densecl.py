@@ -55,7 +55,7 @@ class DenseCL(MoCo):
         self._new_dense_keys: list[Tensor] = []
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
-        query_view, key_view = batch.views
+        query_view, key_view = self.two_views(batch)
         query_map = self.backbone(query_view)[-1]
         query = l2_normalize(self.head(query_map))
         query_cells = pool_to_grid(query_map, self.grid)
@@ -77,9 +77,9 @@ class DenseCL(MoCo):
             "loss": (1 - weight) * loss_global + weight * loss_dense,
             "global": loss_global.detach(),
             "dense": loss_dense.detach(),
-            "log(K+1)": loss_global.new_tensor(self.chance),
             "lambda": loss_global.new_tensor(weight),
             "match_agreement": _agreement(match, batch.records, query_cells, key_cells),
+            **self.figures(query, key),
         }
 
     @torch.no_grad()

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from densessl.losses import info_nce
 from densessl.models.distributed import BatchShuffle, gather
-from densessl.models.memory import FeatureQueue
+from densessl.models.health import health
+from densessl.models.memory import FeatureQueue, queue_size_for
 from densessl.models.methods.base import Method
 from densessl.models.teacher import Teacher
 from densessl.precision import l2_normalize
@@ -51,28 +52,30 @@ class MoCo(Method):
 
     @classmethod
     def resolve(cls, config: dict, num_images: int) -> dict:
-        by_data = min(2 ** int(math.log2(max(num_images // 4, 1))), MAX_QUEUE)
-        return {**config, "queue_size": config.get("queue_size") or by_data}
+        size = config.get("queue_size") or queue_size_for(num_images, MAX_QUEUE)
+        return {**config, "queue_size": size}
 
     def warnings(self, num_images: int) -> list[str]:
-        lines = []
-        size = len(self.queue.features)
-        if size > num_images / 2:
-            lines.append(
-                f"the queue of {size} keys is long for {num_images} images: each image is often "
-                "its own negative. Leave model.queue_size at None to size it from the data"
-            )
+        lines = super().warnings(num_images) + self.queue.warnings(num_images)
         if get_world_size() == 1:
             lines.append("shuffle-BN does nothing on one device; MoCo's recipes are for several")
         return lines
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
-        query_view, key_view = batch.views
+        query_view, key_view = self.two_views(batch)
         query = l2_normalize(self.head(self.backbone(query_view)[-1]))
         key = self.encode_keys(key_view)
         self._new_keys.append(key)
         loss = info_nce(query, key, self.queue.features, self.temperature)
-        return {"loss": loss, "log(K+1)": loss.new_tensor(self.chance)}
+        return {"loss": loss, **self.figures(query, key)}
+
+    def figures(self, query: Tensor, key: Tensor) -> dict[str, Tensor]:
+        """What the log shows beside the loss, of (B, C) queries and their keys."""
+        return {
+            "log(K+1)": query.new_tensor(self.chance),
+            **health(query, key),
+            "teacher_distance": self.teacher.distance(self),
+        }
 
     @torch.no_grad()
     def encode_keys(self, images: Tensor) -> Tensor:

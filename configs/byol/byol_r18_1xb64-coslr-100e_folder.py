@@ -1,0 +1,17 @@
+# For a CPU or one GPU and a folder of your own: tools/train.py THIS --images DIR
+_base_ = [
+    "../_base_/datasets/folder_mocov2.py",
+    "../_base_/schedules/sgd_coslr_100e_small.py",
+    "../_base_/default_runtime.py",
+]
+
+# A short training has few steps: the teacher follows faster.
+model = dict(
+    type="BYOL",
+    backbone=dict(type="ResNet", depth=18),
+    head=dict(type="GlobalHead", hidden_channels=(1024,), out_channels=256, norm=True),
+    predictor=dict(type="GlobalHead", hidden_channels=(1024,), out_channels=256, norm=True),
+    momentum=0.98,
+    end_momentum=1.0,
+)
+train_dataloader = dict(dataset=dict(transform=dict(views=["byol_1", "byol_2"])))

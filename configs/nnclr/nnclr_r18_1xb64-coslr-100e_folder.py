@@ -1,0 +1,17 @@
+# For a CPU or one GPU and a folder of your own: tools/train.py THIS --images DIR
+_base_ = [
+    "../_base_/datasets/folder_mocov2.py",
+    "../_base_/schedules/sgd_coslr_100e_small.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(
+    type="NNCLR",
+    backbone=dict(type="ResNet", depth=18),
+    head=dict(
+        type="GlobalHead", hidden_channels=(512, 512), out_channels=128, norm=True, last_norm="bn"
+    ),
+    predictor=dict(type="GlobalHead", hidden_channels=(1024,), out_channels=128, norm=True),
+    temperature=0.2,  # few negatives: less sharp
+)
+train_dataloader = dict(dataset=dict(transform=dict(views=["simclr", "simclr"])))

@@ -1,0 +1,21 @@
+# For a CPU or one GPU and a folder of your own: tools/train.py THIS --images DIR
+_base_ = [
+    "../_base_/datasets/folder_mocov2.py",
+    "../_base_/schedules/sgd_coslr_100e_small.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(
+    type="SimSiam",
+    backbone=dict(type="ResNet", depth=18),
+    head=dict(
+        type="GlobalHead",
+        hidden_channels=(1024, 1024),
+        out_channels=1024,
+        norm=True,
+        last_norm="bn_no_affine",
+    ),
+    predictor=dict(type="GlobalHead", hidden_channels=(256,), out_channels=1024, norm=True),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(predictor=dict(fix_lr=True))))
+param_scheduler = dict(type="HoldableCosineLR")

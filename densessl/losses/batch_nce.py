@@ -1,0 +1,28 @@
+"""InfoNCE inside a batch: each query finds its own key among the keys of all images."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densessl.precision import full_precision
+
+
+@full_precision
+def batch_nce(query: Tensor, keys: Tensor, temperature: float, offset: int = 0) -> Tensor:
+    """Mean over rows i of ``-log(exp(q_i.k_{offset+i}/t) / sum_j exp(q_i.k_j/t))``.
+
+    Inputs are used as given: L2-normalise them first.
+
+    Args:
+        query: (N, C).
+        keys: (M, C), of the global batch; M >= N + offset.
+        temperature: The divisor of every logit.
+        offset: Place of the first query's own key, rank * N.
+
+    Returns:
+        A scalar.
+
+    Source: MoCo v3 (2104.02057), equation 1, without its factor of 2 t.
+    """
+    own = torch.arange(len(query), device=query.device) + offset
+    return F.cross_entropy(query @ keys.T / temperature, own)

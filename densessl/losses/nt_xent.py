@@ -1,0 +1,28 @@
+"""NT-Xent: each view finds its twin among all other views of the batch."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densessl.precision import full_precision, l2_normalize
+
+
+@full_precision
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
+    """Mean over the 2N views of ``-log(exp(s_twin/t) / sum_{k != self} exp(s_k/t))``, s cosines.
+
+    Args:
+        z1: (N, C) embeddings of the first views; L2-normalised here.
+        z2: (N, C) embeddings of the second views, row i the twin of row i of ``z1``.
+        temperature: The divisor of every cosine.
+
+    Returns:
+        A scalar; 0 for a single pair, which has no negatives.
+
+    Source: SimCLR (2002.05709), equation 1.
+    """
+    z = l2_normalize(torch.cat([z1, z2]))
+    logits = z @ z.T / temperature
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    twin = torch.arange(len(z), device=z.device).roll(len(z1))
+    return F.cross_entropy(logits.masked_fill(itself, -torch.inf), twin)

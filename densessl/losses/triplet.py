@@ -1,0 +1,55 @@
+"""The triplet loss, and the choice of each anchor's hardest negative in a batch."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densessl.precision import full_precision, l2_normalize
+
+
+@full_precision
+def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 0.3) -> Tensor:
+    """Mean over rows of ``max(0, |a - p| - |a - n| + margin)``, Euclidean.
+
+    Inputs are used as given: L2-normalise them first.
+
+    Args:
+        anchor: (N, C).
+        positive: (N, C).
+        negative: (N, C).
+        margin: How much further off than the positive a negative should be.
+
+    Returns:
+        A scalar.
+
+    Source: 1503.03832, with distances that are not squared, as in 1703.07737.
+    """
+    near, far = _distance(anchor, positive), _distance(anchor, negative)
+    return F.relu(near - far + margin).mean()
+
+
+@full_precision
+def batch_hard_triplet(z1: Tensor, z2: Tensor, margin: float = 0.3) -> Tensor:
+    """``triplet`` of all 2N views: the twin as positive, the nearest other view as negative.
+
+    Args:
+        z1: (N, C) embeddings of the first views, N > 1; L2-normalised here.
+        z2: (N, C) embeddings of the second views.
+        margin: See ``triplet``.
+
+    Returns:
+        A scalar.
+
+    Source: 1703.07737, equation 5; an image has two views, so its hardest positive is its only.
+    """
+    z = l2_normalize(torch.cat([z1, z2]))
+    with torch.no_grad():
+        same_image = torch.eye(len(z1), dtype=torch.bool, device=z.device).repeat(2, 2)
+        hardest = (z @ z.T).masked_fill(same_image, -torch.inf).argmax(1)
+    return triplet(z, z.roll(len(z1), 0), z[hardest], margin)
+
+
+def _distance(one: Tensor, two: Tensor) -> Tensor:
+    """Euclidean distances of rows, whose gradient is 0 where they coincide."""
+    squared = (one - two).square().sum(1)
+    return squared.clamp(min=torch.finfo(squared.dtype).tiny).sqrt()

@@ -1,0 +1,98 @@
+"""Two processes (gloo) are one process on the concatenated batch, for every gathering method."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing
+
+from densessl.engine.optim import PretrainDDP
+from densessl.models import (
+    BYOL,
+    NNCLR,
+    BarlowTwins,
+    DenseCL,
+    MoCo,
+    MoCoV3,
+    SimCLR,
+    SimSiam,
+    VICReg,
+)
+from densessl.models.distributed import gather, gather_with_grad
+from tests.models.checks import PLAIN_HEAD, PLAIN_PREDICTOR
+from tests.models.tiny import TinyBackbone, build, optimizer_for, views
+
+DENSE_HEAD = dict(type="DenseHead", hidden_channels=(16,), out_channels=10)
+TRIPLET = dict(type="BatchHardTriplet", margin=1.0)
+METHODS = {
+    "MoCo": (MoCo, PLAIN_HEAD, dict(queue_size=20)),
+    "DenseCL": (DenseCL, PLAIN_HEAD, dict(dense_head=DENSE_HEAD, queue_size=20)),
+    "SimCLR": (SimCLR, PLAIN_HEAD, {}),
+    "triplet": (SimCLR, PLAIN_HEAD, dict(loss=TRIPLET)),
+    "BarlowTwins": (BarlowTwins, PLAIN_HEAD, {}),
+    "VICReg": (VICReg, PLAIN_HEAD, {}),
+    "BYOL": (BYOL, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR, momentum=0.9)),
+    "MoCoV3": (MoCoV3, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR, momentum=0.9)),
+    "SimSiam": (SimSiam, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR)),
+    "NNCLR": (NNCLR, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR, queue_size=20)),
+}
+WORLD = 2
+
+
+def trained(name: str, rank: int | None) -> dict[str, torch.Tensor]:
+    """The state after two steps; ``rank`` sees its part of each batch, None all of it."""
+    kind, head, options = METHODS[name]
+    torch.manual_seed(0)
+    method = build(kind, head, backbone=TinyBackbone(norm=False), **options)
+    method.total_steps = 2
+    wrapper = optimizer_for(method, lr=0.02)
+    model = method if rank is None else PretrainDDP(method)
+    for step in range(2):
+        batch = views(size=8, seed=step)
+        model.train_step(batch if rank is None else batch.chunk(WORLD)[rank], wrapper)
+    return method.state_dict()
+
+
+def _rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD
+    )
+    results = {name: trained(name, rank) for name in METHODS}
+
+    torch.manual_seed(rank)
+    x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    everyone = gather_with_grad(x)
+    # Each rank wants something else of the whole.
+    ((rank + 1) * everyone.square()).sum().backward()
+    results["gather"] = dict(x=x.detach(), everyone=everyone.detach(), grad=x.grad)
+    assert not gather(x).requires_grad
+    torch.save(results, f"{folder}/{rank}.pth")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict]:
+    """What each of two processes ends with, for every method."""
+    folder = Path(tmp_path_factory.mktemp("ranks"))
+    multiprocessing.spawn(_rank, args=(str(folder),), nprocs=WORLD)
+    return [torch.load(folder / f"{rank}.pth") for rank in range(WORLD)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_equal_one_on_the_whole_batch(ranks, name):
+    alone = trained(name, None)
+    for state in (rank[name] for rank in ranks):
+        assert state.keys() == alone.keys()
+        for key, value in alone.items():
+            assert torch.allclose(state[key].double(), value.double(), atol=1e-6, rtol=0), key
+
+
+@pytest.mark.slow
+def test_gather_with_grad_sums_what_all_ranks_want(ranks):
+    results = [rank["gather"] for rank in ranks]
+    whole = torch.cat([result["x"] for result in results])
+    for result in results:
+        assert torch.equal(result["everyone"], whole)
+        assert torch.allclose(result["grad"], (1 + 2) * 2 * result["x"])
