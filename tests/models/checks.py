@@ -1,6 +1,7 @@
 """What the test of every method asks of it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,16 +66,19 @@ def assert_one_step(method: Method, batch: ViewBatch, momentum: float = 0.0) -> 
     }
 
 
-def assert_golden(name: str, method: Method, lr: float = 0.01) -> None:
+def assert_golden(
+    name: str,
+    method: Method,
+    lr: float = 0.01,
+    batches: Callable[[int], ViewBatch] = lambda step: views(size=8, seed=step),
+) -> None:
     """Twenty steps give the stored losses.
 
     A change of these numbers is a change of the method: say why, then store the new ones.
     """
     method.total_steps = 20
     wrapper = optimizer_for(method, lr=lr)
-    losses = [
-        method.train_step(views(size=8, seed=step), wrapper)["loss"].item() for step in range(20)
-    ]
+    losses = [method.train_step(batches(step), wrapper)["loss"].item() for step in range(20)]
     stored = json.loads((GOLDEN / f"{name}.json").read_text())
     assert losses == pytest.approx(stored, abs=1e-6)
 
