@@ -2,5 +2,12 @@
 
 from densessl.correspondence.feature import match_by_feature
 from densessl.correspondence.geometry import cell_centers, match_agreement
+from densessl.correspondence.location import cell_diagonals, match_by_distance
 
-__all__ = ["cell_centers", "match_agreement", "match_by_feature"]
+__all__ = [
+    "cell_centers",
+    "cell_diagonals",
+    "match_agreement",
+    "match_by_distance",
+    "match_by_feature",
+]

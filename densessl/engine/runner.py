@@ -105,7 +105,7 @@ class PretrainRunner(Runner):
             input=dict(
                 mean=preprocessor.mean.tolist(),
                 std=preprocessor.std.tolist(),
-                channel_order="RGB",
+                channel_order=preprocessor.channel_order,
             ),
             step=method.step,
             versions=package_versions(),
@@ -159,6 +159,7 @@ class PretrainRunner(Runner):
                 f"{filename} holds no training to go on with.",
                 "resume from a checkpoint that tools/train.py wrote, not from an exported one",
             )
+        method_of(self).check_resume(checkpoint["state_dict"])
         coverage = compare_state(method_of(self).state_dict(), checkpoint["state_dict"])
         if not coverage.complete:
             raise UserError(

@@ -3,8 +3,10 @@
 from densessl.losses.barlow_twins import barlow_twins
 from densessl.losses.batch_nce import batch_nce
 from densessl.losses.info_nce import info_nce
+from densessl.losses.nce import instance_softmax, nce, nce_partition, pirl_nce
 from densessl.losses.negative_cosine import negative_cosine
 from densessl.losses.nt_xent import nt_xent
+from densessl.losses.pixel_consistency import pixel_consistency
 from densessl.losses.triplet import batch_hard_triplet, triplet
 from densessl.losses.vicreg import vicreg
 
@@ -13,8 +15,13 @@ __all__ = [
     "batch_hard_triplet",
     "batch_nce",
     "info_nce",
+    "instance_softmax",
+    "nce",
+    "nce_partition",
     "negative_cosine",
     "nt_xent",
+    "pirl_nce",
+    "pixel_consistency",
     "triplet",
     "vicreg",
 ]

@@ -2,39 +2,53 @@
 
 from densessl.models.backbones import ResNet, TimmBackbone, build_backbone
 from densessl.models.heads import DenseHead, GlobalHead
-from densessl.models.memory import FeatureQueue
+from densessl.models.memory import FeatureQueue, MemoryBank
 from densessl.models.methods import (
     BYOL,
+    CMC,
     NNCLR,
+    PIRL,
     BarlowTwins,
     DenseCL,
+    InstDisc,
+    Jigsaw,
     Method,
     MoCo,
     MoCoV3,
+    PixPro,
+    RotNet,
     SimCLR,
     SimSiam,
     TwoView,
     VICReg,
 )
 from densessl.models.pair_losses import BarlowTwinsLoss, BatchHardTriplet, NTXent, VICRegLoss
-from densessl.models.preprocessor import ViewPreprocessor
+from densessl.models.preprocessor import LabPreprocessor, ViewPreprocessor
 from densessl.models.teacher import Teacher
 
 __all__ = [
     "BYOL",
-    "NNCLR",
     "BarlowTwins",
     "BarlowTwinsLoss",
     "BatchHardTriplet",
+    "CMC",
     "DenseCL",
     "DenseHead",
     "FeatureQueue",
     "GlobalHead",
+    "InstDisc",
+    "Jigsaw",
+    "LabPreprocessor",
+    "MemoryBank",
     "Method",
     "MoCo",
     "MoCoV3",
+    "NNCLR",
     "NTXent",
+    "PIRL",
+    "PixPro",
     "ResNet",
+    "RotNet",
     "SimCLR",
     "SimSiam",
     "Teacher",

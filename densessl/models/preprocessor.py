@@ -4,13 +4,17 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
 
 from densessl.registry import MODELS
 from densessl.structures import ViewBatch
-from densessl.transforms.functional import augment_view, blur_kernel_size
+from densessl.transforms.functional import augment_view, blur_kernel_size, normalize
+from densessl.transforms.lab import rgb_to_lab
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+LAB_MEAN = (50.0, 6.025, -6.69)
+LAB_STD = (50.0, 92.2, 101.2)
 
 
 @MODELS.register_module()
@@ -20,7 +24,12 @@ class ViewPreprocessor(BaseDataPreprocessor):
     Args:
         mean: Of the RGB channels, 0..255.
         std: Of the RGB channels, 0..255.
+
+    Attributes:
+        channel_order: What the backbone gets; kept in checkpoints beside mean and std.
     """
+
+    channel_order = "RGB"
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):
         super().__init__(non_blocking=True)
@@ -31,7 +40,7 @@ class ViewPreprocessor(BaseDataPreprocessor):
         """``ViewBatch`` of (B, H, W, 3) uint8 views -> the same with (B, 3, H, W) float views."""
         batch = self.cast_data(data)
         views = tuple(
-            augment_view(
+            self.finish(
                 view.permute(0, 3, 1, 2),
                 record.flip,
                 record.jitter,
@@ -39,10 +48,32 @@ class ViewPreprocessor(BaseDataPreprocessor):
                 record.gray,
                 record.blur_sigma,
                 record.solarize,
-                self.mean,
-                self.std,
-                blur_kernel_size(view.shape[2]),
+                kernel_size=blur_kernel_size(view.shape[2]),
             )
             for view, record in zip(batch.views, batch.records, strict=True)
         )
         return dict(batch=batch._replace(views=views))
+
+    def finish(self, images: Tensor, *drawn: Tensor, kernel_size: int) -> Tensor:
+        """One view's augmentation and normalisation; ``drawn`` as ``augment_view`` takes it."""
+        return augment_view(images, *drawn, self.mean, self.std, kernel_size)
+
+
+@MODELS.register_module()
+class LabPreprocessor(ViewPreprocessor):
+    """As ``ViewPreprocessor``, but the views end as normalised L, a and b.
+
+    Args:
+        mean: Of L in 0..100, a and b.
+        std: Of L in 0..100, a and b.
+    """
+
+    channel_order = "Lab"
+
+    def __init__(self, mean: Sequence[float] = LAB_MEAN, std: Sequence[float] = LAB_STD):
+        super().__init__(mean, std)
+
+    def finish(self, images: Tensor, *drawn: Tensor, kernel_size: int) -> Tensor:
+        black = self.mean.new_zeros(3)
+        rgb = augment_view(images, *drawn, black, black + 255, kernel_size)
+        return normalize(rgb_to_lab(rgb), self.mean.to(rgb), self.std.to(rgb))

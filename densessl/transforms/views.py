@@ -16,6 +16,7 @@ from densessl.structures import SampleKey, ViewRecord
 from densessl.suggest import did_you_mean
 from densessl.transforms.decode import decode_scale, image_size, read_image
 from densessl.transforms.functional import MAX_SIGMA_AT_224
+from densessl.transforms.patches import cut_patches
 
 # Decoders hand out read-only arrays; crops only read them.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -48,6 +49,14 @@ class View:
         blur_prob: Probability of a Gaussian blur with sigma from U(.1, 2 * size / 224).
         solarize_prob: Probability of solarization at one half.
         interpolation: "bilinear" or "bicubic", antialiased either way.
+        square: Side of a square crop as a share of the image's shorter side, in place of
+            ``scale`` and ``ratio``; 0 for those.
+        grid: Above 1, the view becomes grid * grid patches, one of each cell, views of their own.
+        patch: Side of a patch in pixels; ``size`` is then the side of what they are cut from.
+        shuffle: Patches come in random order, not row by row.
+
+    Raises:
+        UserError: If a patch is larger than a cell.
     """
 
     size: int = 224
@@ -60,18 +69,25 @@ class View:
     blur_prob: float = 0.0
     solarize_prob: float = 0.0
     interpolation: str = "bilinear"
+    square: float = 0.0
+    grid: int = 1
+    patch: int = 64
+    shuffle: bool = False
+
+    def __post_init__(self):
+        if self.grid > 1 and self.size // self.grid < self.patch:
+            raise UserError(
+                f"A view of {self.size} pixels has {self.grid} x {self.grid} cells of "
+                f"{self.size // self.grid} pixels, which hold no patch of {self.patch}.",
+                "lower patch or raise size of that view in train_dataloader.dataset.transform",
+            )
 
     def draw(self, rng: np.random.Generator, width: int, height: int) -> ViewRecord:
         """All random numbers of one view of a ``width`` x ``height`` image; no batch axis."""
         box = self._draw_box(rng, width, height)
-        flip = rng.random() < self.flip_prob
         # Drawn whether used or not, so that changing a probability moves nothing else.
-        strengths = np.asarray(self.jitter, dtype=np.float64)
-        low = np.append(np.maximum(0, 1 - strengths[:3]), -strengths[3])
-        high = np.append(1 + strengths[:3], strengths[3])
-        jitter, order = rng.uniform(low, high), rng.permutation(4)
-        if rng.random() >= self.jitter_prob:
-            jitter = np.array([1.0, 1.0, 1.0, 0.0])
+        flip = rng.random() < self.flip_prob
+        jitter, order = self._draw_jitter(rng)
         gray = rng.random() < self.gray_prob
         sigma = rng.uniform(0.1, max(0.1, MAX_SIGMA_AT_224 * self.size / 224))
         blur = rng.random() < self.blur_prob
@@ -80,15 +96,55 @@ class View:
             box=torch.tensor(box, dtype=torch.float32),
             flip=torch.tensor(bool(flip)),
             source_size=torch.tensor([width, height], dtype=torch.float32),
-            jitter=torch.from_numpy(jitter.astype(np.float32)),
-            jitter_order=torch.from_numpy(order),
+            jitter=jitter,
+            jitter_order=order,
             gray=torch.tensor(bool(gray)),
             blur_sigma=torch.tensor(sigma if blur else 0.0, dtype=torch.float32),
             solarize=torch.tensor(0.5 if solarize else NO_SOLARIZE, dtype=torch.float32),
         )
 
+    def _draw_jitter(self, rng) -> tuple[torch.Tensor, torch.Tensor]:
+        strengths = np.asarray(self.jitter, dtype=np.float64)
+        low = np.append(np.maximum(0, 1 - strengths[:3]), -strengths[3])
+        high = np.append(1 + strengths[:3], strengths[3])
+        jitter, order = rng.uniform(low, high), rng.permutation(4)
+        if rng.random() >= self.jitter_prob:
+            jitter = np.array([1.0, 1.0, 1.0, 0.0])
+        return torch.from_numpy(jitter.astype(np.float32)), torch.from_numpy(order)
+
+    def cut(
+        self, image: np.ndarray, record: ViewRecord, rng: np.random.Generator
+    ) -> list[tuple[torch.Tensor, ViewRecord]]:
+        """The view, or its patches, out of a decoded image.
+
+        Args:
+            image: Contiguous uint8 (H, W, 3), perhaps decoded smaller than the source.
+            record: What ``draw`` gave.
+            rng: Goes on where ``draw`` stopped: places, order and jitter of patches.
+
+        Returns:
+            Pixels and records, whose boxes are what was really cut, to the decoded pixel.
+        """
+        decoded = torch.tensor([image.shape[1], image.shape[0]]).repeat(2)
+        source = record.source_size.repeat(2)
+        box = (record.box * (decoded / source)).round().long()
+        pixels = crop_and_resize(image, box.tolist(), self.size, self.interpolation)
+        record = record._replace(box=box * (source / decoded))
+        if self.grid == 1:
+            return [(pixels, record)]
+        patches = cut_patches(pixels, record, self.grid, self.patch, self.shuffle, rng)
+        jitters = [self._draw_jitter(rng) for _ in patches]
+        return [
+            (patch, own._replace(jitter=jitter, jitter_order=order))
+            for (patch, own), (jitter, order) in zip(patches, jitters, strict=True)
+        ]
+
     def _draw_box(self, rng, width, height) -> tuple[int, int, int, int]:
         """Random resized crop (Inception, 1409.4842): ten tries, then the central crop."""
+        if self.square:
+            side = max(1, round(self.square * min(width, height)))
+            x, y = rng.integers(0, width - side + 1), rng.integers(0, height - side + 1)
+            return x, y, x + side, y + side
         for _ in range(10):
             area = width * height * rng.uniform(*self.scale)
             ratio = np.exp(rng.uniform(*np.log(self.ratio)))
@@ -155,15 +211,15 @@ class MultiView:
         """Decodes ``data`` and makes the views that ``key`` determines.
 
         Returns:
-            V uint8 views (H, W, 3) and their V records.
+            V uint8 views (H, W, 3) and their V records; patches are views too.
 
         Raises:
             ImageError: If the image cannot be decoded.
         """
         width, height = image_size(data)
+        rngs = [np.random.default_rng((*key, number)) for number in range(len(self.views))]
         records = [
-            view.draw(np.random.default_rng((*key, number)), width, height)
-            for number, view in enumerate(self.views)
+            view.draw(rng, width, height) for view, rng in zip(self.views, rngs, strict=True)
         ]
         # Every view needs at least its own detail, so the largest scale of all decides.
         scale = max(
@@ -172,16 +228,9 @@ class MultiView:
         )
         image = read_image(data, scale)
         made = [
-            self._cut(image, view, record) for view, record in zip(self.views, records, strict=True)
+            pair
+            for view, record, rng in zip(self.views, records, rngs, strict=True)
+            for pair in view.cut(image, record, rng)
         ]
         views, records = zip(*made, strict=True)
         return views, records
-
-    @staticmethod
-    def _cut(image: np.ndarray, view: View, record: ViewRecord):
-        """Cuts a view; the record's box becomes what was really cut, to the decoded pixel."""
-        decoded = torch.tensor([image.shape[1], image.shape[0]]).repeat(2)
-        source = record.source_size.repeat(2)
-        box = (record.box * (decoded / source)).round().long()
-        pixels = crop_and_resize(image, box.tolist(), view.size, view.interpolation)
-        return pixels, record._replace(box=box * (source / decoded))

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from densessl.correspondence import cell_centers, match_agreement, match_by_feature
+from densessl.correspondence import (
+    cell_centers,
+    cell_diagonals,
+    match_agreement,
+    match_by_distance,
+    match_by_feature,
+)
 from densessl.correspondence.feature import gather_cells
 
 
@@ -68,3 +74,30 @@ def test_agreement_is_one_for_the_geometric_match_and_low_for_a_wrong_one():
     assert match_agreement(right.flip(1), query, key) < 0.3
     far = cell_centers(shifted + 1000, flip, 7)
     assert match_agreement(right, query, far) == 0
+
+
+def test_distance_pairs_are_those_nearer_than_the_threshold():
+    torch.manual_seed(0)
+    corner = torch.rand(2, 6, 2) * 60
+    boxes = [torch.cat([c, c + 40 + torch.rand(6, 2) * 40], 1) for c in corner]
+    flips = [torch.rand(6) < 0.5 for _ in range(2)]
+    grids = (5, 3)
+    centers = [cell_centers(*part) for part in zip(boxes, flips, grids, strict=True)]
+    diagonals = [cell_diagonals(*part) for part in zip(boxes, grids, strict=True)]
+    pairs = match_by_distance(*centers, *diagonals, threshold=0.6)
+    assert pairs.shape == (6, 25, 9) and 0 < pairs.sum() < pairs.numel() / 4
+    for b in range(6):
+        sides = [(box[b, 2:] - box[b, :2]) / grid for box, grid in zip(boxes, grids, strict=True)]
+        reach = 0.6 * max(side.square().sum().sqrt() for side in sides)
+        for i, one in enumerate(centers[0][b]):
+            for j, two in enumerate(centers[1][b]):
+                assert pairs[b, i, j] == ((one - two).square().sum().sqrt() < reach)
+
+
+def test_distances_stay_exact_far_from_the_origin():
+    """A product form of the distance would be wrong by pixels here."""
+    box = torch.tensor([[9000.0, 9000, 9007, 9007]])
+    centers = cell_centers(box, torch.tensor([False]), 7)
+    diagonal = cell_diagonals(box, 7)
+    pairs = match_by_distance(centers, centers, diagonal, diagonal)
+    assert torch.equal(pairs[0], torch.eye(49, dtype=torch.bool))

@@ -145,3 +145,9 @@ def test_misspelt_presets_and_options_are_named():
         MultiView(views=["mocov2"])
     with pytest.raises(UserError, match="did you mean 'gray_prob'"):
         MultiView(views=[dict(preset="moco_v2", grey_prob=1.0)])
+
+
+def test_a_square_crop_has_the_share_of_the_shorter_side():
+    boxes = torch.stack([r.box for r in draws(View(square=0.5), 500)])
+    assert (boxes[:, 2:] - boxes[:, :2] == round(375 / 2)).all()
+    assert boxes[:, 0].min() < 10 and boxes[:, 2].max() > 490

@@ -3,11 +3,19 @@
 from torch import nn
 
 from densessl.models.backbones.resnet import ResNet
+from densessl.models.backbones.split import SplitBackbone, SplitResNet
 from densessl.models.backbones.timm_backbone import TimmBackbone
 from densessl.models.backbones.vit_start import start_vit
 from densessl.registry import MODELS
 
-__all__ = ["ResNet", "TimmBackbone", "build_backbone", "start_vit"]
+__all__ = [
+    "ResNet",
+    "SplitBackbone",
+    "SplitResNet",
+    "TimmBackbone",
+    "build_backbone",
+    "start_vit",
+]
 
 
 def build_backbone(architecture: dict) -> nn.Module:

@@ -91,6 +91,27 @@ class Method(BaseModel, metaclass=ABCMeta):
     def after_optimizer_step(self) -> None:
         """Moves what moves once per optimizer step; ``self.step`` counts the steps done."""
 
+    def views_of(self, batch: ViewBatch, count: int) -> tuple[Tensor, ...]:
+        """The views of ``batch``, of which the method needs ``count``.
+
+        Raises:
+            UserError: If the config makes another number of views.
+        """
+        if len(batch.views) != count:
+            raise UserError(
+                f"{type(self).__name__} needs {count} view{'s' * (count > 1)} of each image, and "
+                f"train_dataloader.dataset.transform.views makes {len(batch.views)}.",
+                "list what the configs of this method list there",
+            )
+        return batch.views
+
+    def check_resume(self, state: dict[str, Tensor]) -> None:
+        """Says what does not fit in a checkpoint's ``state_dict`` where its shapes alone do not.
+
+        Raises:
+            UserError: If training cannot go on from it.
+        """
+
     def forward(self, batch: ViewBatch, mode: str = "loss"):
         """``mode`` "loss": see ``loss``; "tensor": the maps of the first view."""
         return self.loss(batch) if mode == "loss" else self.backbone(batch.views[0])

@@ -1,0 +1,47 @@
+"""A view cut into patches: one from each cell of a grid, each with a record of its own."""
+
+import numpy as np
+import torch
+
+from densessl.structures import ViewRecord
+
+
+def cut_patches(
+    pixels: torch.Tensor,
+    record: ViewRecord,
+    grid: int,
+    patch: int,
+    shuffle: bool,
+    rng: np.random.Generator,
+) -> list[tuple[torch.Tensor, ViewRecord]]:
+    """Cuts a patch at a random place out of each cell of a view.
+
+    The order is row by row of the view as it is after its flip, which the device still has to
+    make, patch by patch; or a random one.
+
+    Args:
+        pixels: (S, S, 3) uint8, not flipped yet.
+        record: The view's; what it says besides the box holds for each patch.
+        grid: Cells along each side.
+        patch: Side of a patch, at most a cell's.
+        shuffle: Random order.
+        rng: Of this view.
+
+    Returns:
+        ``grid * grid`` patches (patch, patch, 3) and their records.
+    """
+    side = len(pixels)
+    cell = side // grid
+    corners = rng.integers(0, cell - patch + 1, (grid * grid, 2)).tolist()
+    order = rng.permutation(grid * grid)
+    made = []
+    for place in order if shuffle else range(grid * grid):
+        row, column = divmod(int(place), grid)
+        if record.flip:
+            column = grid - 1 - column
+        y, x = (cell * k + offset for k, offset in zip((row, column), corners[place], strict=True))
+        share = torch.tensor([x, y, x + patch, y + patch]) / side
+        corner, extent = record.box[:2].repeat(2), (record.box[2:] - record.box[:2]).repeat(2)
+        cut = pixels[y : y + patch, x : x + patch].contiguous()
+        made.append((cut, record._replace(box=corner + share * extent)))
+    return made

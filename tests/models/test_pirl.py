@@ -1,0 +1,98 @@
+"""PIRL against a plain float64 transcription of its definition."""
+
+import pytest
+import torch
+
+from densessl.errors import UserError
+from densessl.models import PIRL
+from densessl.models.draws import draw_shared
+from densessl.structures import ViewBatch
+from tests.models.checks import assert_golden, assert_same
+from tests.models.proofs import assert_config_trains, step_of
+from tests.models.tiny import build, views
+
+TAU, IMAGES, DRAWN = 0.07, 30, 40
+HEAD = dict(type="GlobalHead", hidden_channels=(), out_channels=10)
+
+
+def pirl(**options):
+    options = {**dict(num_samples=IMAGES, num_negatives=DRAWN), **options}
+    return build(PIRL, HEAD, dict(HEAD, out_channels=7), **options)
+
+
+def ten_views(size=5, seed=0) -> ViewBatch:
+    image = views(size=size, count=1, seed=seed)
+    patches = views(size=size, side=12, count=9, seed=seed + 100)
+    return ViewBatch(
+        image.views + patches.views,
+        image.records + patches.records,
+        torch.randperm(IMAGES)[:size],
+        image.broken,
+    )
+
+
+def unit(vector):
+    return vector / vector.norm()
+
+
+def reference(method, batch):
+    bank = method.bank.features
+    drawn = draw_shared(IMAGES, DRAWN, method.step, bank.device)
+    images, *patches = batch.views
+    features = method.head(method.backbone(images)[0])
+    # All patches of all images are one batch of the backbone.
+    parts = method.patch_head(method.backbone(torch.cat(patches))[0])
+    total, size = 0, len(images)
+    for i, place in enumerate(batch.index):
+        f = unit(features[i])
+        g = unit(method.join(torch.cat([parts[k * size + i] for k in range(9)])))
+        negatives = [bank[j] for j in drawn if j != place]
+        assert len(negatives) < DRAWN or i
+        for embedding in (f, g):
+            below = sum(torch.exp(embedding @ v / TAU) for v in negatives)
+
+            def h(v, embedding=embedding, below=below):
+                e = torch.exp(embedding @ v / TAU)
+                return e / (e + below)
+
+            noise = sum(torch.log(1 - h(v)) for v in negatives)
+            total = total + 0.5 * (-torch.log(h(bank[place])) - noise)
+    return total / size
+
+
+def test_loss_and_gradient_equal_the_definition():
+    method, batch = pirl(), ten_views()
+    assert_same(method, batch, reference(method, batch))
+
+
+def test_lambda_weighs_the_jigsaw():
+    figures = pirl(loss_lambda=0.3).loss(ten_views())
+    expected = 0.3 * figures["jigsaw"] + 0.7 * figures["image"]
+    assert figures["loss"].item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_one_step_changes_what_it_should_and_the_bank_holds_the_image_alone():
+    method, batch = pirl(), ten_views()
+    with torch.no_grad():
+        f = method.head(method.backbone(batch.views[0])[0])
+    before, after, moved = step_of(method, batch)
+    assert moved == set(after), set(after) - moved
+    for i, place in enumerate(batch.index):
+        expected = unit(0.5 * before["bank.features"][place] + 0.5 * unit(f[i]))
+        assert torch.allclose(after["bank.features"][place], expected, atol=1e-12)
+    others = [j for j in range(IMAGES) if j not in batch.index]
+    assert torch.equal(after["bank.features"][others], before["bank.features"][others])
+
+
+def test_views_without_patches_are_refused():
+    with pytest.raises(UserError, match="PIRL needs 10 views.*transform.views makes 2"):
+        pirl().loss(views())
+
+
+def test_twenty_steps_repeat_the_golden_losses():
+    assert_golden("pirl", pirl(), lr=0.05, batches=lambda step: ten_views(seed=step))
+
+
+@pytest.mark.slow
+def test_the_published_config_builds_and_trains():
+    assert_config_trains("pirl/pirl_r50_8xb32-coslr-800e_in1k.py")
