@@ -9,6 +9,7 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object, all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
 from densessl.datasets.images import too_many_broken
@@ -59,12 +60,15 @@ class ThroughputHook(Hook):
     """Adds images a second (over all ranks) and the share of time spent waiting for data."""
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        hub = runner.message_hub
-        seconds = hub.get_scalar("train/time").current()
-        images = len(data_batch.index) * get_world_size()
-        # With seconds as counts the log's mean over a window is total over total.
-        hub.update_scalar("train/images_per_s", images, seconds)
-        hub.update_scalar("train/data_wait", hub.get_scalar("train/data_time").current(), seconds)
+        scalars = runner.message_hub.log_scalars
+        seconds = scalars["train/time"].current()
+        totals = {
+            "train/images_per_s": len(data_batch.index) * get_world_size(),
+            "train/data_wait": scalars["train/data_time"].current(),
+        }
+        for name, total in totals.items():
+            # With seconds as counts the log's mean over a window is total over total.
+            scalars.setdefault(name, HistoryBuffer()).update(total, seconds)
 
 
 @HOOKS.register_module()

@@ -1,5 +1,6 @@
 """mmengine's Runner with safe resuming, atomic checkpoints and our meta data in them."""
 
+import logging
 import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,6 +38,10 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
 class PretrainRunner(Runner):
     """The Runner of pretraining. One iteration is one optimizer step of all micro-batches."""
 
@@ -63,6 +68,19 @@ class PretrainRunner(Runner):
     def build_model(self, model: dict) -> torch.nn.Module:
         """As mmengine's, with weights in the memory format of the views."""
         return super().build_model(model).to(memory_format=torch.channels_last)
+
+    def _log_env(self, env_cfg: dict) -> None:
+        """Environment and config go to the log file; on the console they hide what matters."""
+        consoles = [h for h in self.logger.handlers if not isinstance(h, logging.FileHandler)]
+        for handler in consoles:
+            handler.addFilter(_nothing)
+        super()._log_env(env_cfg)
+        for handler in consoles:
+            handler.removeFilter(_nothing)
+
+    def get_hooks_info(self) -> str:
+        """The hooks' names in one line instead of a page."""
+        return ", ".join(type(hook).__name__ for hook in self.hooks)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Training is wrong without ours, so they are there whatever the config says."""

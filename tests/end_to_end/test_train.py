@@ -138,8 +138,9 @@ def test_too_many_or_only_broken_images_are_refused(tmp_path, refused):
 
 
 def test_a_queue_longer_than_the_data_is_warned_about(tmp_path, config, capfd):
-    options = ["--cfg-options", "model.queue_size=64", "train_cfg.max_steps=1"]
-    assert main([str(config), "--work-dir", str(tmp_path / "run"), *options]) == 0
+    options = ["model.queue_size=64", "train_cfg.max_steps=1", f"work_dir={tmp_path / 'run'}"]
+    assert main([str(config), "--cfg-options", *options]) == 0
+    assert (tmp_path / "run" / "step_1.pth").exists()
     assert "the queue of 64 keys is long for 32 images" in capfd.readouterr().out
 
 

@@ -28,6 +28,7 @@ QUICK = [
     "train_dataloader.batch_size=2",
     "optim_wrapper.optimizer.lr=0.01",
     "custom_hooks.0.num_batches=2",
+    "train_cfg.val_interval=2",
 ]
 
 
@@ -167,12 +168,15 @@ def test_sigterm_stops_the_job_and_exits_with_143(tmp_path):
     environment = dict(os.environ, PYTHONPATH=str(TOOL.parents[1]))
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     progress = work / "runs" / "random_labels1_seed0" / "progress.json"
-    deadline = time.time() + 120
-    while not progress.exists() and time.time() < deadline and process.poll() is None:
-        time.sleep(0.2)
-    assert progress.exists()
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    deadline = time.time() + 300
+    try:
+        while not progress.exists() and time.time() < deadline and process.poll() is None:
+            time.sleep(0.2)
+        assert progress.exists()
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()  # the job notices and ends itself
     assert process.returncode == 143 and "Finished jobs are kept" in said
     before = progress.read_text()
     time.sleep(2.5)

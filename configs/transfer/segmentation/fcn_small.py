@@ -29,7 +29,12 @@ model = dict(
         init_cfg=dict(type="Pretrained", checkpoint="exported-backbone.pth"),
     ),
     decode_head=dict(
-        in_channels=512, channels=128, num_convs=1, concat_input=False, norm_cfg=norm_cfg
+        in_channels=512,
+        channels=128,
+        num_convs=1,
+        concat_input=False,
+        norm_cfg=norm_cfg,
+        loss_decode=dict(avg_non_ignore=True),
     ),
     auxiliary_head=None,
 )
