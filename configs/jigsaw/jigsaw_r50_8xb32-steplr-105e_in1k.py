@@ -16,9 +16,7 @@ train_dataloader = dict(
     dataset=dict(
         transform=dict(
             views=[
-                dict(
-                    size=255, square=255 / 256, flip_prob=0.0, gray_prob=0.66, grid=3, patch=64
-                ),
+                dict(size=255, square=255 / 256, flip_prob=0.0, gray_prob=0.66, grid=3, patch=64),
             ],
         ),
     ),

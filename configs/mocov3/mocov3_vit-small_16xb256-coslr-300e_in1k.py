@@ -5,9 +5,7 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 
-_head = dict(
-    type="GlobalHead", out_channels=256, norm=True, last_norm="bn_no_affine", bias=False
-)
+_head = dict(type="GlobalHead", out_channels=256, norm=True, last_norm="bn_no_affine", bias=False)
 model = dict(
     type="MoCoV3",
     # timm's vit_small has six heads; the paper's has twelve.

@@ -20,9 +20,7 @@ train_dataloader = dict(
         transform=dict(
             views=[
                 dict(preset="moco_v1", scale=(0.08, 1.0)),
-                dict(
-                    preset="moco_v1", scale=(0.6, 1.0), size=255, grid=3, patch=64, shuffle=True
-                ),
+                dict(preset="moco_v1", scale=(0.6, 1.0), size=255, grid=3, patch=64, shuffle=True),
             ],
         ),
     ),

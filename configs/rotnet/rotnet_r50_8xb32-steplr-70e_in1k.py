@@ -14,7 +14,7 @@ train_dataloader = dict(dataset=dict(transform=dict(views=["crop_flip"])))
 optim_wrapper = dict(optimizer=dict(lr=0.05))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, end=5, convert_to_iter_based=True),
-    dict(type="MultiStepLR", begin=5, milestones=[30, 50], gamma=0.1),
+    dict(type="MultiStepLR", milestones=[30, 50], gamma=0.1),
 ]
 train_cfg = dict(max_epochs=70)
 auto_scale_lr = dict(base_batch_size=32)

@@ -15,6 +15,4 @@ model = dict(
 )
 train_dataloader = dict(dataset=dict(transform=dict(views=["byol_1", "byol_2"])))
 # A loss that is a sum over channels wants steps that do not grow with it.
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type="AdamW", lr=0.002, weight_decay=1e-4)
-)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=0.002, weight_decay=1e-4))

@@ -1,6 +1,8 @@
 """Configs: finding, loading and checking them, so that a misspelt key is named and not ignored."""
 
 import inspect
+import io
+from contextlib import redirect_stdout
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -65,29 +67,44 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
     Raises:
         UserError: If the file does not exist or cannot be read, or a key or type is unknown.
     """
-    cfg = deepcopy(config) if isinstance(config, Config) else _read(Path(config))
+    cfg = deepcopy(config) if isinstance(config, Config) else read_config(config)
     apply_options(cfg, options or {})
     check_config(cfg)
     return cfg
 
 
-def _read(path: Path) -> Config:
-    if not path.is_file():
-        shipped = config_folder() / Path(
-            *path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
+def read_config(path: str | Path, below: str = ".") -> Config:
+    """Reads a config file without checking its keys.
+
+    Args:
+        path: The file; a path below the shipped ``configs/`` or the name of a shipped file works
+            from anywhere.
+        below: Folder of the shipped configs in which names are looked up.
+
+    Raises:
+        UserError: If the file does not exist or cannot be read.
+    """
+    path, folder = Path(path), config_folder()
+    inside = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
+    shipped = {p.name: p for p in (folder / below).rglob("*.py") if "_base_" not in p.parts}
+    named = (path, folder.joinpath(*inside), shipped.get(path.name), shipped.get(f"{path.name}.py"))
+    found = next((p for p in named if p is not None and p.is_file()), None)
+    if found is None:
+        raise UserError(
+            f"There is no config {path}{did_you_mean(path.name, shipped)}.",
+            f"give the path of a .py file; the shipped ones are in {folder / below}",
         )
-        if not shipped.is_file():
-            names = {p.name: p for p in config_folder().rglob("*.py")}
-            raise UserError(
-                f"There is no config {path}{did_you_mean(path.name, names)}.",
-                f"give the path of a .py file; the shipped ones are in {config_folder()}",
-            )
-        path = shipped
     try:
-        return Config.fromfile(path)
+        with redirect_stdout(io.StringIO()):  # mmdet and mmseg print when imported
+            return Config.fromfile(found)
+    except ImportError as error:
+        raise UserError(
+            f"The config {found} needs a package that cannot be imported: {error}.",
+            "install densessl with its transfer part: pip install densessl[transfer]",
+        ) from error
     except Exception as error:  # a config is Python: anything can go wrong in it
         raise UserError(
-            f"The config {path} cannot be read: {type(error).__name__}: {error}", "mend that line"
+            f"The config {found} cannot be read: {type(error).__name__}: {error}", "mend that line"
         ) from error
 
 

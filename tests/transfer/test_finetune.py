@@ -237,6 +237,10 @@ def test_iterations_stretch_the_whole_schedule():
     warm_up, poly = cfg.param_scheduler
     assert warm_up.end == poly.begin == 15 and poly.end == 60
 
+    cfg = load_config("fcn_small")
+    set_iterations(cfg, 160, {})
+    assert cfg.train_cfg.val_interval == 54  # 54, 108 and 160, not 53, 106, 159 and 160
+
     cfg = load_config("fcn_small", {"train_cfg.val_interval": 7})
     set_iterations(cfg, 60, {"train_cfg.val_interval": 7})
     assert cfg.train_cfg.val_interval == 7

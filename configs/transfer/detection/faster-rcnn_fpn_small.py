@@ -59,9 +59,7 @@ model = dict(
         rpn_proposal=dict(nms_pre=200, max_per_img=200),
         rcnn=dict(sampler=dict(num=32)),
     ),
-    test_cfg=dict(
-        rpn=dict(nms_pre=100, max_per_img=50), rcnn=dict(score_thr=0.02, max_per_img=50)
-    ),
+    test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50), rcnn=dict(score_thr=0.02, max_per_img=50)),
 )
 
 train_pipeline = [

@@ -71,18 +71,15 @@ class Method(BaseModel, metaclass=ABCMeta):
         Raises:
             UserError: If there are not two, or too few images to compare.
         """
-        name, images = type(self).__name__, len(batch.index) * get_world_size()
-        if len(batch.views) != 2:
-            raise UserError(
-                f"{name} compares two views of each image; the data give {len(batch.views)}.",
-                "name two in train_dataloader.dataset.transform.views",
-            )
+        views = self.views_of(batch, 2)
+        images = len(batch.index) * get_world_size()
         if images < self.smallest_batch:
             raise UserError(
-                f"{name} compares the images of a batch with each other; this batch has {images}.",
+                f"{type(self).__name__} compares the images of a batch with each other; this batch "
+                f"has {images}.",
                 f"set train_dataloader.batch_size to {self.smallest_batch} or more",
             )
-        return batch.views
+        return views
 
     @abstractmethod
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:

@@ -48,7 +48,7 @@ class Jigsaw(Method):
             raise UserError(
                 f"model.num_permutations is {num_permutations}; {num_patches} tiles have {orders} "
                 "orders.",
-                f"use 2 to {orders}; the paper's are 100 to 1000",
+                f"use 2 to {orders}",
             )
         self.head = self.build_head(head)
         self.classifier = nn.Linear(num_patches * self.head.out_channels, num_permutations)

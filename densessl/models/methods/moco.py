@@ -26,8 +26,8 @@ class MoCo(Method):
     Args:
         backbone: Config or module.
         head: Config or module of the global head.
-        queue_size: Keys kept; None sizes it from the data: the largest power of two that is at
-            most a quarter of the images, at most 65,536.
+        queue_size: Keys kept. From a config, None sizes it from the data: the largest power of
+            two that is at most a quarter of the images, at most 65,536; built directly, the most.
         temperature: 0.2 for v2, 0.07 for v1.
         momentum: The teacher's share kept at each optimizer step.
     """

@@ -1,15 +1,15 @@
 """From a transfer config, data and options to the config of one fine-tuning job."""
 
 import copy
-import io
-from contextlib import redirect_stdout
+import math
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
-from densessl.engine.config import config_folder
+from densessl.engine.config import config_folder, read_config
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
 from densessl.transfer.finetune.data import LabelledData
@@ -30,46 +30,15 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     Raises:
         UserError: There is no such config, it is none for a transfer, or an option does not fit.
     """
-    path = _find(Path(path))
-    try:
-        with redirect_stdout(io.StringIO()):  # mmdet and mmseg print debug lines when imported
-            cfg = Config.fromfile(path)
-    except ImportError as error:
-        raise UserError(
-            f"The config {path} needs a package that cannot be imported: {error}.",
-            "Install densessl with its transfer part: pip install densessl[transfer].",
-        ) from error
-    except (SyntaxError, NameError, TypeError, KeyError, OSError, AttributeError) as error:
-        raise UserError(f"The config {path} cannot be read: {error}.", "Mend that line.") from error
+    cfg = read_config(path, "transfer")
     if "transfer" not in cfg:
         raise UserError(
             f"{path} is no transfer config: it has no `transfer = dict(task=..., ...)`.",
-            f"Take one of {', '.join(sorted(_shipped()))}, or inherit from one.",
+            f"Take one of those in {config_folder() / 'transfer'}, or inherit from one.",
         )
     for key, value in (options or {}).items():
         apply_option(cfg, key, value)
     return cfg
-
-
-def _find(path: Path) -> Path:
-    if path.is_file():
-        return path
-    folder = config_folder()
-    inner = Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path
-    shipped = _shipped()
-    found = folder / inner
-    if not found.is_file():
-        found = shipped.get(path.name) or shipped.get(f"{path.name}.py")
-    if found is None:
-        raise UserError(
-            f"There is no config {path}{did_you_mean(path.name, shipped)}.",
-            f"The transfer configs are: {', '.join(sorted(shipped))}.",
-        )
-    return found
-
-
-def _shipped() -> dict[str, Path]:
-    return {path.name: path for path in (config_folder() / "transfer").rglob("*.py")}
 
 
 def apply_option(cfg: Config, key: str, value: Any) -> None:
@@ -191,7 +160,8 @@ def set_iterations(cfg: Config, iterations: int, options: dict[str, Any]) -> Non
     loop = cfg.train_cfg
     by_epoch = "max_epochs" in loop
     old = loop.max_epochs if by_epoch else loop.max_iters
-    interval = max(1, round(loop.val_interval * iterations / old))
+    # Rounded up, or there would be an evaluation just before the one at the end.
+    interval = ceil(loop.val_interval * iterations / old)
     if "train_cfg.val_interval" in options:
         interval = loop.val_interval
     cfg.train_cfg = ConfigDict(
