@@ -1,7 +1,6 @@
 """From a transfer config, data and options to the config of one fine-tuning job."""
 
 import copy
-import math
 from math import ceil
 from pathlib import Path
 from typing import Any
