@@ -1,5 +1,6 @@
 """Every shipped pretraining config builds and takes a real step, at reduced size."""
 
+import gc
 import json
 import math
 import shutil
@@ -38,10 +39,18 @@ LAYOUTS = dict(
 )
 
 
+@pytest.fixture(autouse=True)
+def freed():
+    """Runners are cycles: without this the models of many tests are alive at once."""
+    yield
+    gc.collect()
+
+
 def test_there_are_configs():
     assert len(CONFIGS) >= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_builds_and_takes_a_step(tmp_path, monkeypatch, name):
     monkeypatch.setattr(PretrainRunner, "save_now", lambda self, steps: "not saved")
@@ -50,8 +59,12 @@ def test_a_config_builds_and_takes_a_step(tmp_path, monkeypatch, name):
     dataset.update(LAYOUTS[dataset.type](tmp_path / "data", write_images(tmp_path / "images", 8)))
     dataset.transform.size = 64
     cfg.train_dataloader.update(batch_size=4, num_workers=0)
+    if "vit" in cfg.model.backbone.get("name", ""):
+        cfg.model.backbone.img_size = 64
     if "queue_size" in cfg.model:
         cfg.model.queue_size = 64
+    if "vit" in cfg.model.backbone.get("name", ""):
+        cfg.model.backbone.img_size = 64
     pretrain(
         cfg,
         work_dir=tmp_path / "run",
@@ -59,5 +72,5 @@ def test_a_config_builds_and_takes_a_step(tmp_path, monkeypatch, name):
     )
     (log,) = (tmp_path / "run").glob("*/vis_data/scalars.json")
     (figures,) = map(json.loads, log.read_text().splitlines())
-    assert figures.pop("step") == 1 and figures["loss"] > 0
+    assert figures.pop("step") == 1 and figures["loss"] != 0
     assert all(math.isfinite(value) for value in figures.values()), figures

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -32,6 +32,8 @@ class Plan:
         steps: Pretraining steps; the learning rate falls to zero over them.
         detector_iterations: Of each fine-tuned detector.
         segmenter_iterations: Of each fine-tuned segmenter.
+        detector_options: Config keys of the detector to override.
+        segmenter_options: Config keys of the segmenter to override.
         seeds: Fine-tuning seeds.
     """
 
@@ -40,10 +42,29 @@ class Plan:
     steps: int
     detector_iterations: int
     segmenter_iterations: int
+    detector_options: dict = field(default_factory=dict)
+    segmenter_options: dict = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1)
 
 
-SCENES = Plan(64, 32, 120, 100, 80)
+SCENES = Plan(
+    64,
+    32,
+    100,
+    80,
+    60,
+    # Scenes of 96 pixels are seen at 96, not enlarged to the 128 of the small configs.
+    detector_options={
+        "train_dataloader.dataset.pipeline.2.scales": [(192, 88), (192, 96), (192, 104)],
+        "val_dataloader.dataset.pipeline.1.scale": (192, 96),
+    },
+    segmenter_options={
+        "model.data_preprocessor.size": (96, 96),
+        "train_dataloader.dataset.pipeline.2.scale": (384, 108),
+        "train_dataloader.dataset.pipeline.3.crop_size": (96, 96),
+        "val_dataloader.dataset.pipeline.1.scale": (384, 108),
+    },
+)
 PHOTOS = Plan(96, 32, 350, 160, 160)
 
 
@@ -65,7 +86,7 @@ def run_demo(out_dir: str | Path, data: str | Path | None = None) -> Path:
     _claim(out, plan, data)
     if data is None:
         _say("1/5 rendering scenes")
-        data = render_scenes(out / "scenes", progress=_every(200, "images"))
+        data = render_scenes(out / "scenes", size=96, progress=_every(200, "images"))
     images = _pretraining_images(Path(data), out)
 
     _say(f"2/5 pretraining DenseCL, R18, {plan.steps} steps on {len(images)} images without labels")
@@ -78,9 +99,9 @@ def run_demo(out_dir: str | Path, data: str | Path | None = None) -> Path:
 
     inits = {"densecl": str(exported), "random": "random"}
     results = []
-    for number, name, config, iterations in (
-        (4, "detector", DETECTOR, plan.detector_iterations),
-        (5, "segmenter", SEGMENTER, plan.segmenter_iterations),
+    for number, name, config, iterations, options in (
+        (4, "detector", DETECTOR, plan.detector_iterations, plan.detector_options),
+        (5, "segmenter", SEGMENTER, plan.segmenter_iterations, plan.segmenter_options),
     ):
         _say(f"{number}/5 fine-tuning a {name} from DenseCL and from random weights")
         path = finetune(
@@ -90,6 +111,7 @@ def run_demo(out_dir: str | Path, data: str | Path | None = None) -> Path:
             list(plan.seeds),
             data=data,
             iterations=iterations,
+            cfg_options=options,
             jobs=JOBS,
         )
         results.append(json.loads(path.read_text()))

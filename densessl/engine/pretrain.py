@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier
-from mmengine.registry import FUNCTIONS
+from mmengine.registry import FUNCTIONS, DefaultScope
 from mmengine.runner import find_latest_checkpoint
 
 from densessl.checkpoint import install_safe_loader
@@ -82,7 +82,9 @@ def pretrain(
         set_precision(cfg, precision)
     if launcher != "none":
         cfg.launcher = launcher
-    return run(cfg, resume)
+    # Whatever another Runner in this process has left behind as default scope.
+    with DefaultScope.overwrite_default_scope("densessl"):
+        return run(cfg, resume)
 
 
 def run(cfg: Config, resume: bool | str) -> Path:

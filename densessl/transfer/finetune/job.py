@@ -51,7 +51,7 @@ class RecordHook(Hook):
         record = step % self.every == 0 or step == 1
         if not record and time.time() - self.last < 1:
             return
-        loss = float(outputs["loss"])
+        loss = outputs["loss"].item()
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss became {loss} at iteration {step}; lower the learning rate "
