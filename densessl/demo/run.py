@@ -34,6 +34,7 @@ class Plan:
         segmenter_iterations: Of each fine-tuned segmenter.
         detector_options: Config keys of the detector to override.
         segmenter_options: Config keys of the segmenter to override.
+        scenes: Options of ``render_scenes``, where scenes are rendered.
         seeds: Fine-tuning seeds.
     """
 
@@ -44,6 +45,7 @@ class Plan:
     segmenter_iterations: int
     detector_options: dict = field(default_factory=dict)
     segmenter_options: dict = field(default_factory=dict)
+    scenes: dict = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1)
 
 
@@ -53,6 +55,7 @@ SCENES = Plan(
     100,
     80,
     60,
+    scenes=dict(size=96),
     # Scenes of 96 pixels are seen at 96, not enlarged to the 128 of the small configs.
     detector_options={
         "train_dataloader.dataset.pipeline.2.scales": [(192, 88), (192, 96), (192, 104)],
@@ -86,7 +89,7 @@ def run_demo(out_dir: str | Path, data: str | Path | None = None) -> Path:
     _claim(out, plan, data)
     if data is None:
         _say("1/5 rendering scenes")
-        data = render_scenes(out / "scenes", size=96, progress=_every(200, "images"))
+        data = render_scenes(out / "scenes", progress=_every(200, "images"), **plan.scenes)
     images = _pretraining_images(Path(data), out)
 
     _say(f"2/5 pretraining DenseCL, R18, {plan.steps} steps on {len(images)} images without labels")
