@@ -202,9 +202,9 @@ def test_misspelt_options_are_named(options, message):
 
 
 def test_options_reach_the_config_and_new_arguments_pass():
-    options = {"optim_wrapper.optimizer.lr": 0.5, "optim_wrapper.optimizer.nesterov": True}
+    options = {"optim_wrapper.optimizer.lr": 0.5, "optim_wrapper.optimizer.amsgrad": True}
     optimizer = load_config("fcn_small", options).optim_wrapper.optimizer
-    assert optimizer.lr == 0.5 and optimizer.nesterov is True
+    assert optimizer.lr == 0.5 and optimizer.amsgrad is True
 
 
 def test_wrong_configs(tmp_path):
@@ -234,8 +234,8 @@ def test_iterations_stretch_the_whole_schedule():
 
     cfg = load_config("fcn_small")
     set_iterations(cfg, 60, {})
-    warm_up, poly = cfg.param_scheduler
-    assert warm_up.end == poly.begin == 15 and poly.end == 60
+    warm_up, cosine = cfg.param_scheduler
+    assert warm_up.end == cosine.begin == 15 and cosine.end == 60
 
     cfg = load_config("fcn_small")
     set_iterations(cfg, 160, {})

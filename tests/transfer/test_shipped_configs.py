@@ -24,7 +24,13 @@ PUBLISHED = {
     "fcn_r50-d8_20k_voc12aug": "dilated",
     "fcn_r50-d8_40k_cityscapes": "dilated",
 }
-SMALL = ("faster-rcnn_fpn_small", "mask-rcnn_fpn_small", "fcn_small")
+SMALL = (
+    "faster-rcnn_fpn_small",
+    "mask-rcnn_fpn_small",
+    "fcos_fpn_small",
+    "fcn_small",
+    "semantic-fpn_small",
+)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ train_pipeline = [
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(
         type="RandomChoiceResize",
-        scales=[(256, side) for side in (112, 128, 144)],
+        scales=[(256, side) for side in (112, 128)],
         keep_ratio=True,
     ),
     dict(type="RandomFlip", prob=0.5),

@@ -1,6 +1,6 @@
 """A small FCN for any data set of yours with mask PNGs, light enough for a CPU.
 
-Crops of 128 pixels, output stride 16, BatchNorm trained everywhere. The backbone's depth follows
+Crops of 128 pixels, output stride 16, BatchNorm trained everywhere and AdamW. The backbone's depth follows
 the checkpoints, the classes follow the data.
 """
 
@@ -74,12 +74,12 @@ train_cfg = dict(type="IterBasedTrainLoop", max_iters=600, val_interval=200)
 val_cfg = dict(type="ValLoop")
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=5e-4),
+    optimizer=dict(type="AdamW", lr=0.001, weight_decay=0.05, fused=True),
     clip_grad=None,
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="PolyLR", eta_min=1e-4, power=0.9, by_epoch=False, begin=50, end=600),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=600),
 ]
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),

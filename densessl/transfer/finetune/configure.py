@@ -85,7 +85,7 @@ def fit_data(cfg: Config, data: LabelledData) -> None:
     cfg.test_dataloader, cfg.test_evaluator, cfg.test_cfg = None, None, None
     count = len(data.classes)
     model = cfg.model
-    for head in (model.get("decode_head"), model.get("auxiliary_head")):
+    for head in (model.get("bbox_head"), model.get("decode_head"), model.get("auxiliary_head")):
         if head:
             head.num_classes = count
     for head in ("bbox_head", "mask_head"):
@@ -121,7 +121,7 @@ def fit_backbone(cfg: Config, depth: int) -> None:
     channels = CHANNELS[depth >= 50]
     if model.get("neck"):
         model.neck.in_channels = channels
-    if model.get("decode_head"):
+    elif model.get("decode_head"):
         model.decode_head.in_channels = channels[-1]
 
 
