@@ -11,11 +11,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from densessl.engine.pretrain import pretrain
+    from densessl.evaluation.evaluate import evaluate
+    from densessl.evaluation.hook import EvaluationHook
     from densessl.transfer.export import load_backbone
 
-__all__ = ["__version__", "load_backbone", "pretrain"]
+__all__ = ["EvaluationHook", "__version__", "evaluate", "load_backbone", "pretrain"]
 
-_HOMES = {"pretrain": "densessl.engine.pretrain", "load_backbone": "densessl.transfer.export"}
+_HOMES = {
+    "EvaluationHook": "densessl.evaluation.hook",
+    "evaluate": "densessl.evaluation.evaluate",
+    "load_backbone": "densessl.transfer.export",
+    "pretrain": "densessl.engine.pretrain",
+}
 
 
 def __getattr__(name: str):

@@ -21,7 +21,12 @@ PARAM_SCHEDULERS = mm.Registry(
     scope="densessl",
     locations=["densessl.engine"],
 )
-HOOKS = mm.Registry("hook", parent=mm.HOOKS, scope="densessl", locations=["densessl.engine"])
+HOOKS = mm.Registry(
+    "hook",
+    parent=mm.HOOKS,
+    scope="densessl",
+    locations=["densessl.engine", "densessl.evaluation.hook"],
+)
 LOOPS = mm.Registry("loop", parent=mm.LOOPS, scope="densessl", locations=["densessl.engine"])
 OPTIM_WRAPPERS = mm.Registry(
     "optim wrapper", parent=mm.OPTIM_WRAPPERS, scope="densessl", locations=["densessl.engine"]

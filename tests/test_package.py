@@ -25,13 +25,14 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import torch
 import densessl, densessl.engine, densessl.models, densessl.losses, densessl.correspondence
+import densessl.evaluation
 densessl.pretrain, densessl.load_backbone
 from densessl.transfer import export_checkpoint
 from densessl.models import build_backbone
 checkpoint = sys.argv[1] + '/backbone.pth'
 torch.save(dict(state_dict=build_backbone(dict(type='ResNet', depth=18)).state_dict()), checkpoint)
 assert export_checkpoint(checkpoint, sys.argv[1] + '/out.pth', to='torchvision').passed
-assert not {'mmcv', 'mmdet', 'mmseg'} & set(sys.modules)
+assert not {'mmcv', 'mmdet', 'mmseg', 'matplotlib', 'jinja2', 'pycocotools'} & set(sys.modules)
 """
     import tempfile
 

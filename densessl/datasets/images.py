@@ -114,14 +114,19 @@ class ImageDataset(Dataset):
         return problems
 
 
-def too_many_broken(problems: list[str], seen: int, allowed: float) -> UserError:
+def too_many_broken(
+    problems: list[str],
+    seen: int,
+    allowed: float,
+    remedy: str = "mend or remove them, or allow more with "
+    "--cfg-options train_dataloader.dataset.max_broken=SHARE",
+) -> UserError:
     """The error that says which of the images seen are broken."""
     first = "\n  ".join(problems[:5])
     return UserError(
         f"{len(problems)} of {seen} images cannot be read, more than the share of {allowed:g} "
-        f"that the config allows:\n  {first}",
-        "mend or remove them, or allow more with "
-        "--cfg-options train_dataloader.dataset.max_broken=SHARE",
+        f"that is allowed:\n  {first}",
+        remedy,
     )
 
 

@@ -125,6 +125,7 @@ class PretrainRunner(Runner):
                 std=preprocessor.std.tolist(),
                 channel_order=preprocessor.channel_order,
             ),
+            view_size=getattr(self.train_dataloader.dataset.transform, "size", None),
             step=method.step,
             versions=package_versions(),
             data=self.train_dataloader.dataset.metainfo,

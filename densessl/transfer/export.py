@@ -212,6 +212,18 @@ def load_backbone(
     Raises:
         UserError: The file cannot be used, or does not hold the whole backbone.
     """
+    source = load_source(checkpoint, which, trust)
+    return source.build(**({} if out_indices is None else {"out_indices": tuple(out_indices)}))
+
+
+def load_source(
+    checkpoint: str | Path, which: str = "student", trust: bool = False
+) -> SourceBackbone:
+    """The whole backbone of a checkpoint with what is known about it, such as its input.
+
+    Raises:
+        UserError: As :func:`load_backbone`.
+    """
     source = find_backbone(load_checkpoint(checkpoint, trust), which, str(checkpoint))
     if not source.coverage.complete:
         raise UserError(
@@ -219,7 +231,7 @@ def load_backbone(
             f"{source.coverage.table()}",
             "Use a whole checkpoint of that architecture.",
         )
-    return source.build(**({} if out_indices is None else {"out_indices": tuple(out_indices)}))
+    return source
 
 
 def _check_output(dst: Path, target: Target) -> None:

@@ -30,7 +30,7 @@ class SourceBackbone:
         architecture: Ours, as for ``build_backbone``.
         state: Bare names (torchvision's or timm's) -> contiguous tensors, floats in float32.
         coverage: How the state covers the architecture's own net.
-        meta: ``input``, and ``method`` and ``step`` where known.
+        meta: ``input``, and ``method``, ``step`` and ``view_size`` where known.
         notes: What the user should know.
     """
 
@@ -138,7 +138,7 @@ def _foreign(checkpoint: dict, which: str, name: str) -> SourceBackbone:
 
 
 def _source(layout: str, architecture: dict, state: dict, meta: dict) -> SourceBackbone:
-    known = {key: meta[key] for key in ("method", "input", "step") if key in meta}
+    known = {key: meta[key] for key in ("method", "input", "step", "view_size") if key in meta}
     clean = {}
     for key, value in state.items():
         # A clone: a view would drag its whole storage into the exported file.

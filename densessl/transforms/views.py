@@ -158,18 +158,20 @@ class View:
         return x, y, x + w, y + h
 
 
-def crop_and_resize(image: np.ndarray, box, size: int, interpolation: str) -> torch.Tensor:
+def crop_and_resize(
+    image: np.ndarray, box, size: int | tuple[int, int], interpolation: str
+) -> torch.Tensor:
     """Antialiased crop of a uint8 (H, W, 3) image: (size, size, 3) uint8.
 
     Args:
         image: Contiguous uint8 pixels.
         box: Integer x0, y0, x1, y1.
-        size: Side of the result.
+        size: Side of the result, or its height and width.
         interpolation: "bilinear" or "bicubic".
     """
     x0, y0, x1, y1 = box
     crop = torch.from_numpy(image)[y0:y1, x0:x1].permute(2, 0, 1).unsqueeze(0)
-    view = F.interpolate(crop, (size, size), mode=interpolation, antialias=True)
+    view = F.interpolate(crop, size, mode=interpolation, antialias=True)
     return view[0].permute(1, 2, 0).contiguous()
 
 
@@ -204,6 +206,7 @@ class MultiView:
 
     def __init__(self, views: list[str | dict], size: int = 224):
         self.views = [_view(spec, size) for spec in views]
+        self.size = max((view.size for view in self.views), default=size)  # kept in checkpoints
 
     def __call__(
         self, data: bytes, key: SampleKey

@@ -1,5 +1,14 @@
-"""Fine-tuning detectors and segmenters from several initialisations and comparing them."""
+"""Fine-tuning detectors and segmenters from several initialisations and comparing them.
 
-from densessl.transfer.finetune.harness import finetune
+``finetune`` is imported when it is used: reading labelled data needs nothing of what it needs.
+"""
 
 __all__ = ["finetune"]
+
+
+def __getattr__(name: str):
+    if name != "finetune":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from densessl.transfer.finetune.harness import finetune
+
+    return finetune

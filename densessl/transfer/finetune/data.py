@@ -72,7 +72,7 @@ def read_data(
         "instance": (data_coco.read,),
         "segmentation": (data_masks.read,),
     }
-    for place in _places(folder):
+    for place in places(folder):
         for reader in readers[task]:
             data = reader(place, task, Path(out_dir), classes)
             if data is not None:
@@ -99,7 +99,7 @@ def check_folder(folder: str | Path) -> Path:
     return folder.resolve()
 
 
-def _places(folder: Path) -> Iterable[Path]:
+def places(folder: Path) -> Iterable[Path]:
     """The folder, then its subfolders: VOC's archives have the set two folders down."""
     yield folder
     inner = sorted(p for p in folder.iterdir() if p.is_dir())

@@ -28,6 +28,34 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
     Raises:
         UserError: It has, but its labels cannot be used.
     """
+    found = find(folder, classes)
+    if found is None:
+        return None
+    chosen, train, val = found
+    common = dict(type="ListedBoxes", metainfo=dict(classes=chosen))
+    return LabelledData(
+        name=folder.name,
+        layout="VOC boxes",
+        classes=chosen,
+        train_images=len(train),
+        val_images=len(val),
+        metric_note=NOTE,
+        train=dict(**common, ann_file=write_list(train, out_dir / "train.json")),
+        val=dict(**common, ann_file=write_list(val, out_dir / "val.json"), test_mode=True),
+        evaluator=dict(type="ExactVOCMetric", iou_thrs=THRESHOLDS, eval_mode="area"),
+    )
+
+
+def find(
+    folder: Path, classes: list[str] | None
+) -> tuple[list[str], list[dict], list[dict]] | None:
+    """Classes, training and evaluation images if ``folder`` has VOC's layout, else None.
+
+    Each image is mmdet's dict of ``img_path`` and ``instances``.
+
+    Raises:
+        UserError: It has, but its labels cannot be used.
+    """
     lists = folder / "ImageSets" / "Main"
     if not all(p.is_dir() for p in (folder / "JPEGImages", folder / "Annotations", lists)):
         return None
@@ -64,18 +92,7 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
             f"The evaluation images of {folder} have no boxes of the classes {', '.join(chosen)}.",
             "Check the evaluation list and its annotations.",
         )
-    common = dict(type="ListedBoxes", metainfo=dict(classes=chosen))
-    return LabelledData(
-        name=folder.name,
-        layout="VOC boxes",
-        classes=chosen,
-        train_images=len(train),
-        val_images=len(val),
-        metric_note=NOTE,
-        train=dict(**common, ann_file=write_list(train, out_dir / "train.json")),
-        val=dict(**common, ann_file=write_list(val, out_dir / "val.json"), test_mode=True),
-        evaluator=dict(type="ExactVOCMetric", iou_thrs=THRESHOLDS, eval_mode="area"),
-    )
+    return chosen, train, val
 
 
 def _read_entry(folder: Path, images: dict[str, Path], name: str) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from densessl.errors import UserError
 from densessl.transfer.finetune.data import SPLITS, LabelledData, choose_classes, examples
@@ -15,6 +16,54 @@ NEEDED = {
 
 def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> LabelledData | None:
     """The data set if ``folder`` has COCO's layout, else None.
+
+    Raises:
+        UserError: It has, but its labels cannot be used.
+    """
+    masks = task == "instance"
+    found = find(folder, classes, masks)
+    if found is None:
+        return None
+    chosen, train, val = found
+    common = dict(type="CocoDataset", metainfo=dict(classes=chosen))
+    sets = [
+        dict(**common, ann_file=str(part.file), data_prefix=dict(img=f"{part.images}/"))
+        for part in (train, val)
+    ]
+    kinds = ["bbox", "segm"] if masks else ["bbox"]
+    return LabelledData(
+        name=folder.name,
+        layout="COCO boxes and masks" if masks else "COCO boxes",
+        classes=chosen,
+        train_images=len({a["image_id"] for a in train.annotations}),
+        val_images=len(val.content["images"]),
+        metric_note="COCO AP: 101-point, mean over IoU .50:.95 and classes, at most 100 "
+        "detections an image",
+        # No minimum size: users' images may be small.
+        train=dict(**sets[0], filter_cfg=dict(filter_empty_gt=True, min_size=0)),
+        val=dict(**sets[1], test_mode=True),
+        evaluator=dict(type="ExactCocoMetric", ann_file=str(val.file), metric=kinds),
+    )
+
+
+class CocoPart(NamedTuple):
+    """One json with the folder of its images."""
+
+    file: Path
+    images: Path
+    content: dict
+    annotations: list[dict]  # those of the chosen classes
+
+
+def find(
+    folder: Path, classes: list[str] | None, masks: bool = False
+) -> tuple[list[str], CocoPart, CocoPart] | None:
+    """Classes, training and evaluation part if ``folder`` has COCO's layout, else None.
+
+    Args:
+        folder: The data set.
+        classes: The classes to use; by default all.
+        masks: Whether each object must have its mask.
 
     Raises:
         UserError: It has, but its labels cannot be used.
@@ -36,31 +85,16 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
         )
     chosen = choose_classes(found, classes, str(folder))
     ids = {c["id"] for c in train["categories"] if c["name"] in chosen}
-    masks = task == "instance"
-    train_images, val_images = (
-        _labelled_images(content, path, ids, masks)
+    parts = (
+        CocoPart(
+            path,
+            _image_folder(folder, content, path),
+            content,
+            _annotations(content, path, ids, masks),
+        )
         for content, path in zip((train, val), files, strict=True)
     )
-    prefixes = [_image_folder(folder, c, f) for c, f in zip((train, val), files, strict=True)]
-    common = dict(type="CocoDataset", metainfo=dict(classes=chosen))
-    sets = [
-        dict(**common, ann_file=str(path), data_prefix=dict(img=f"{prefix}/"))
-        for path, prefix in zip(files, prefixes, strict=True)
-    ]
-    kinds = ["bbox", "segm"] if masks else ["bbox"]
-    return LabelledData(
-        name=folder.name,
-        layout="COCO boxes and masks" if masks else "COCO boxes",
-        classes=chosen,
-        train_images=len(train_images),
-        val_images=len(val["images"]),
-        metric_note="COCO AP: 101-point, mean over IoU .50:.95 and classes, at most 100 "
-        "detections an image",
-        # No minimum size: users' images may be small.
-        train=dict(**sets[0], filter_cfg=dict(filter_empty_gt=True, min_size=0)),
-        val=dict(**sets[1], test_mode=True),
-        evaluator=dict(type="ExactCocoMetric", ann_file=str(files[1]), metric=kinds),
-    )
+    return chosen, *parts
 
 
 def _find_json(folder: Path) -> tuple[Path, Path] | None:
@@ -103,7 +137,7 @@ def _load(path: Path) -> dict:
     return content
 
 
-def _labelled_images(content: dict, path: Path, ids: set[int], masks: bool) -> set:
+def _annotations(content: dict, path: Path, ids: set[int], masks: bool) -> list[dict]:
     annotations = [a for a in content["annotations"] if a["category_id"] in ids]
     if not annotations:
         raise UserError(
@@ -116,7 +150,7 @@ def _labelled_images(content: dict, path: Path, ids: set[int], masks: bool) -> s
             "For boxes alone take the config faster-rcnn_fpn_small.py; for instance segmentation "
             "every object needs its 'segmentation'.",
         )
-    return {a["image_id"] for a in annotations}
+    return annotations
 
 
 def _image_folder(folder: Path, content: dict, path: Path) -> Path:

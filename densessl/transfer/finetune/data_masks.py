@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -33,6 +34,41 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
     Raises:
         UserError: It has, but its labels cannot be used.
     """
+    found = find(folder, classes)
+    if found is None:
+        return None
+    chosen, common = found.classes, dict(type="ListedMasks", indices_of=found.indices_of)
+    common["metainfo"] = dict(classes=chosen)
+    return LabelledData(
+        name=folder.name,
+        layout="mask PNGs",
+        classes=chosen,
+        train_images=len(found.train),
+        val_images=len(found.val),
+        metric_note=f"mIoU over {len(chosen)} classes, single scale, pixels of 255 ignored"
+        f"{found.note}",
+        train=dict(**common, ann_file=write_list(found.train, out_dir / "train.json")),
+        val=dict(**common, ann_file=write_list(found.val, out_dir / "val.json"), test_mode=True),
+        evaluator=dict(type="ExactIoUMetric"),
+    )
+
+
+class MaskPairs(NamedTuple):
+    """Images with their masks, and what the masks' values mean."""
+
+    classes: list[str]
+    indices_of: dict[str, int]  # each value of the masks, as text -> class index, or IGNORED
+    train: list[dict]  # of img_path and seg_map_path
+    val: list[dict]
+    note: str  # which classes are left out
+
+
+def find(folder: Path, classes: list[str] | None) -> MaskPairs | None:
+    """Images and masks if ``folder`` has mask PNGs in a known layout, else None.
+
+    Raises:
+        UserError: It has, but its labels cannot be used.
+    """
     pairs = _voc_pairs(folder) or _folder_pairs(folder)
     if pairs is None:
         return None
@@ -43,19 +79,7 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
     names, note = _choose(folder, values, counts, len(pairs[1]), classes)
     index = {value: number for number, value in enumerate(names)}
     indices_of = {str(value): index.get(value, IGNORED) for value in values}
-    chosen = list(names.values())
-    common = dict(type="ListedMasks", indices_of=indices_of, metainfo=dict(classes=chosen))
-    return LabelledData(
-        name=folder.name,
-        layout="mask PNGs",
-        classes=chosen,
-        train_images=len(pairs[0]),
-        val_images=len(pairs[1]),
-        metric_note=f"mIoU over {len(chosen)} classes, single scale, pixels of 255 ignored{note}",
-        train=dict(**common, ann_file=write_list(pairs[0], out_dir / "train.json")),
-        val=dict(**common, ann_file=write_list(pairs[1], out_dir / "val.json"), test_mode=True),
-        evaluator=dict(type="ExactIoUMetric"),
-    )
+    return MaskPairs(list(names.values()), indices_of, *pairs, note)
 
 
 def _voc_pairs(folder: Path) -> tuple[list[dict], list[dict]] | None:

@@ -60,7 +60,7 @@ def check_inits(inits: dict[str, str]) -> dict[str, Path | None]:
         if source == RANDOM:
             files[name] = None
         elif source == SUPERVISED:
-            files[name] = _torchvision_file()
+            files[name] = torchvision_file()
         else:
             files[name] = Path(source).expanduser()
             if not files[name].is_file():
@@ -196,7 +196,12 @@ def _added_by_design(model: nn.Module) -> tuple[str, ...]:
     return () if norm is None else tuple(f"norm.{key}" for key in norm.state_dict())
 
 
-def _torchvision_file() -> Path:
+def torchvision_file() -> Path:
+    """torchvision's supervised ResNet-50, if it has been downloaded.
+
+    Raises:
+        UserError: It has not.
+    """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     found = sorted(folder.glob("resnet50-*.pth"))
     if not found:

@@ -158,10 +158,15 @@ def images_for(model: nn.Module) -> Tensor:
     Returns:
         (2, 3, H, W) float32.
     """
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 3, *(fixed_size(model) or (64, 64)), generator=generator)
+
+
+def fixed_size(model: nn.Module) -> tuple[int, int] | None:
+    """Height and width of the only images that a backbone takes; None if it takes any."""
     inner = getattr(model, "model", None)
     size = getattr(getattr(inner, "patch_embed", None), "img_size", None)
     config = getattr(inner, "pretrained_cfg", None) or {}
     if size is None and config.get("fixed_input_size"):
         size = config["input_size"][1:]
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, 3, *(size or (64, 64)), generator=generator)
+    return size and tuple(size)

@@ -1,0 +1,215 @@
+"""Frozen evaluation of any backbone on any labelled folder, and a table of several."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from densessl.errors import UserError
+from densessl.evaluation.data import KINDS, LabelledData, read_data
+from densessl.evaluation.features import C5, FrozenBackbone, evaluating, load_frozen
+from densessl.evaluation.tasks import TASKS, Settings, run_tasks
+from densessl.suggest import did_you_mean
+from densessl.transfer.finetune.results import environment
+from densessl.transfer.summary import Score
+
+FORMAT = "densessl-evaluation/1"
+
+
+def evaluate(
+    backbone: str | Path | nn.Module | FrozenBackbone,
+    data: str | Path,
+    tasks: Sequence[str] | None = None,
+    *,
+    size: int | None = None,
+    k: int = 20,
+    temperature: float = 0.07,
+    stages: Sequence[int] = C5,
+    limit: int | None = None,
+    seed: int = 0,
+    which: str = "student",
+    classes: list[str] | None = None,
+    architecture: str = "resnet50",
+    name: str | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    trust: bool = False,
+) -> dict[str, Any]:
+    """How good the frozen features of a backbone are.
+
+    Args:
+        backbone: A checkpoint, ``random``, ``supervised`` or a module; see ``load_frozen``.
+        data: A folder of classes, VOC, COCO or masks.
+        tasks: Of ``knn``, ``linear``, ``crops`` and ``dense``; by default all that the data allow.
+        size: Side of the images in pixels; by default that of the pretraining's views, else 128.
+        k: Neighbours that vote.
+        temperature: Of their votes.
+        stages: Whose maps the dense probe gets, 0..3 = C2..C5.
+        limit: At most so many samples to learn from.
+        seed: Of the split, of ``limit`` and of random weights.
+        which: ``student`` or ``teacher``.
+        classes: The classes to use; by default all.
+        architecture: Of random weights.
+        name: What to call it in a table; by default the method, or where it comes from.
+        batch_size: Images at a time.
+        workers: Processes that decode.
+        trust: See ``load_checkpoint``.
+
+    Returns:
+        Plain types: ``metrics`` and ``chance`` in percent, and all they depend on.
+
+    Raises:
+        UserError: The checkpoint, the data or an option cannot be used.
+    """
+    found = read_for(tasks, data, classes, seed)
+    frozen = load_frozen(backbone, which, stages, architecture, seed, trust)
+    settings = Settings(size or frozen.size, k, temperature, tuple(sorted(stages)), limit, seed)
+    result = judge(frozen, found, tasks, settings, batch_size, workers)
+    facts = dict(name=name or frozen.facts.get("method") or frozen.facts["source"], **frozen.facts)
+    return dict(format=FORMAT, backbone=facts, **result, environment=environment())
+
+
+def read_for(
+    tasks: Sequence[str] | None, data: str | Path, classes: list[str] | None = None, seed: int = 0
+) -> LabelledData:
+    """Reads what ``tasks`` need of ``data``.
+
+    Raises:
+        UserError: There is no such task, or ``data`` does not have what one needs.
+    """
+    for task in tasks or ():
+        if task not in TASKS:
+            raise UserError(
+                f"There is no task '{task}'{did_you_mean(task, TASKS)}.",
+                f"Choose among {', '.join(TASKS)}.",
+            )
+    kinds = list(dict.fromkeys(TASKS[task][0] for task in tasks or TASKS))
+    found = read_data(data, kinds, classes, seed)
+    for task in tasks or ():
+        if TASKS[task][0] not in found.sets:
+            raise UserError(
+                f"{data} has no {TASKS[task][0]} to evaluate '{task}' on.",
+                f"It needs {KINDS[TASKS[task][0]]}; this folder serves for "
+                f"{', '.join(t for t, (kind, _) in TASKS.items() if kind in found.sets)}.",
+            )
+    return found
+
+
+def judge(
+    frozen: FrozenBackbone,
+    found: LabelledData,
+    tasks: Sequence[str] | None,
+    settings: Settings,
+    batch_size: int = 64,
+    workers: int = 0,
+) -> dict[str, Any]:
+    """The tasks' part of what ``evaluate`` returns.
+
+    Args:
+        frozen: The backbone; left in the mode it was in.
+        found: From ``read_for`` with the same ``tasks``.
+        tasks: By default all that the data allow.
+        settings: How.
+        batch_size: Images at a time.
+        workers: Processes that decode.
+
+    Raises:
+        UserError: An option cannot be used, or too many images cannot be read.
+    """
+    _check(settings)
+    tasks = [
+        task for task, (kind, _) in TASKS.items() if kind in found.sets and task in (tasks or TASKS)
+    ]
+    sets = {kind: s.limited(settings.limit, settings.seed) for kind, s in found.sets.items()}
+    started = time.time()
+    with evaluating(frozen.module):
+        figures = run_tasks(frozen, sets, tasks, settings, batch_size, workers)
+    return dict(
+        data=dict(
+            name=found.name,
+            **{
+                task: dict(
+                    classes=sets[TASKS[task][0]].classes,
+                    train=each.train,
+                    val=each.val,
+                    broken=each.broken,
+                    note=sets[TASKS[task][0]].note,
+                )
+                for task, each in figures.items()
+            },
+        ),
+        settings=asdict(settings),
+        metrics=_merged(each.metrics for each in figures.values()),
+        chance=_merged(each.chance for each in figures.values()),
+        by_class=_merged(each.by_class for each in figures.values()),
+        seconds=time.time() - started,
+    )
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Several results as a Markdown table: a row a name, mean ± sample deviation over its results.
+
+    Raises:
+        UserError: There is none, one is of another format, or they do not compare.
+    """
+    if not results:
+        raise UserError("There are no results to put in a table.", "Run tools/test.py --out first.")
+    for result in results:
+        if result.get("format") != FORMAT:
+            raise UserError(
+                f"A result has the format {result.get('format')!r}, not '{FORMAT}'.",
+                "Pass the files that this version of tools/test.py wrote.",
+            )
+    first, *others = [_terms(result) for result in results]
+    for terms in others:
+        differing = [key for key in first if terms[key] != first[key]]
+        if differing:
+            raise UserError(
+                f"The results do not compare: {differing[0]} is {first[differing[0]]} and "
+                f"{terms[differing[0]]}.",
+                "Put results of the same data and settings into one table.",
+            )
+    metrics = list(_merged(result["metrics"] for result in results))
+    rows = [["", *metrics], ["---", *["---:"] * len(metrics)]]
+    for name in dict.fromkeys(result["backbone"]["name"] for result in results):
+        same = [r["metrics"] for r in results if r["backbone"]["name"] == name]
+        rows.append([name, *(_cell(same, metric) for metric in metrics)])
+    chance = _merged(result["chance"] for result in results)
+    rows.append(["chance", *(f"{chance[metric]:.1f}" for metric in metrics)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _terms(result: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same for two results to compare."""
+    free = dict(result["settings"], seed=None)
+    return dict(data=result["data"]["name"], **free)
+
+
+def _cell(metrics: Sequence[dict[str, float]], name: str) -> str:
+    return str(Score(tuple(each[name] for each in metrics if name in each)))
+
+
+def _merged(parts) -> dict:
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _check(settings: Settings) -> None:
+    for name, value in asdict(settings).items():
+        fine = {
+            "size": lambda v: v >= 32,
+            "k": lambda v: v >= 1,
+            "temperature": lambda v: 0 < v < math.inf,
+            "stages": lambda v: v and {*v} <= {0, 1, 2, 3} and len({*v}) == len(v),
+            "limit": lambda v: v is None or v >= 1,
+            "seed": lambda v: v >= 0,
+        }[name]
+        if not fine(value):
+            raise UserError(
+                f"{name} is {value}, which cannot be evaluated with.",
+                "Use a size of 32 pixels or more; k and limit of 1 or more; a positive "
+                "temperature; different stages among 0..3; a seed of 0 or more.",
+            )

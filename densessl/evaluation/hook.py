@@ -1,0 +1,93 @@
+"""Frozen evaluation while training."""
+
+from collections.abc import Sequence
+
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from densessl.engine.hooks import method_of
+from densessl.errors import UserError
+from densessl.evaluation.evaluate import judge, read_for
+from densessl.evaluation.features import C5, FrozenBackbone
+from densessl.evaluation.tasks import Settings
+from densessl.registry import HOOKS
+
+
+@HOOKS.register_module()
+class EvaluationHook(Hook):
+    """Logs ``eval/knn_top1`` and the like every few epochs; training goes on as without it.
+
+    Rank 0 evaluates, the others wait. The labels are read before the first step, so that a
+    mistake in them is said then; an evaluation that fails later costs a warning, not the run.
+
+    Args:
+        data: The labelled folder.
+        tasks: Of ``knn``, ``linear``, ``crops`` and ``dense``.
+        interval: Epochs between evaluations; the last epoch is always evaluated.
+        size: Side of the images in pixels; by default that of the views.
+        k: Neighbours that vote.
+        limit: At most so many samples to learn from.
+        seed: Of the split and of ``limit``.
+        which: ``student`` or ``teacher``.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        tasks: Sequence[str] = ("knn",),
+        interval: int = 1,
+        size: int | None = None,
+        k: int = 20,
+        limit: int | None = None,
+        seed: int = 0,
+        which: str = "student",
+    ):
+        self.data, self.tasks, self.interval, self.which = data, tuple(tasks), interval, which
+        self.size, self.options = size, dict(k=k, limit=limit, seed=seed)
+
+    def before_train(self, runner: Runner) -> None:
+        self.found = read_for(self.tasks, self.data, seed=self.options["seed"])
+        self.frozen = self._frozen(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        last = runner.epoch + 1 == runner.max_epochs
+        if self.every_n_epochs(runner, self.interval) or last:
+            if is_main_process():
+                self._evaluate(runner)
+            barrier()
+
+    def _frozen(self, runner: Runner) -> FrozenBackbone:
+        method = method_of(runner)
+        owner = method if self.which == "student" else getattr(method, "teacher", None)
+        if self.which not in ("student", "teacher") or owner is None:
+            raise UserError(
+                f"EvaluationHook.which is '{self.which}', and {type(method).__name__} has no such "
+                "backbone.",
+                "set it to 'student'",
+            )
+        preprocessor = method.data_preprocessor
+        return FrozenBackbone(
+            owner.backbone,
+            dict(
+                mean=preprocessor.mean.tolist(),
+                std=preprocessor.std.tolist(),
+                channel_order=preprocessor.channel_order,
+            ),
+            getattr(owner.backbone, "out_indices", C5),
+            view_size=getattr(runner.train_dataloader.dataset.transform, "size", None),
+        )
+
+    def _evaluate(self, runner: Runner) -> None:
+        settings = Settings(self.size or self.frozen.size, **self.options)
+        try:
+            result = judge(self.frozen, self.found, self.tasks, settings)
+        except UserError as error:
+            runner.logger.warning(f"no evaluation: {error}")
+            return
+        figures = {f"eval/{name}": value for name, value in result["metrics"].items()}
+        for name, value in figures.items():
+            runner.message_hub.update_scalar(name, value)
+        runner.visualizer.add_scalars(figures, step=runner.iter)
+        shown = ", ".join(f"{name} {value:.1f}" for name, value in figures.items())
+        runner.logger.info(f"{shown} ({result['seconds']:.0f} s)")

@@ -1,0 +1,45 @@
+"""Weighted nearest neighbours."""
+
+import torch
+from torch import Tensor
+
+from densessl.precision import l2_normalize
+
+_CHUNK = 256  # queries compared with the bank at a time
+
+
+def knn_classify(
+    bank: Tensor,
+    labels: Tensor,
+    queries: Tensor,
+    num_classes: int,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> Tensor:
+    """Each class's share of the votes of the k nearest, which count ``exp(cosine / temperature)``.
+
+    Args:
+        bank: (N, C) features with labels.
+        labels: (N,) class indices; or (N, K) where an image may show several: 1 is a vote for.
+        queries: (M, C).
+        num_classes: K.
+        k: How many neighbours vote; at most N do.
+        temperature: Smaller lets near ones count for more.
+
+    Returns:
+        (M, K), each row's weights divided by their sum.
+
+    Source: InstDisc (1805.01978), section 3.4.
+    """
+    bank, k = l2_normalize(bank), min(k, len(bank))
+    scores = []
+    for chunk in l2_normalize(queries).split(_CHUNK):
+        similarity, nearest = (chunk @ bank.T).topk(k)
+        weights = (similarity / temperature).softmax(1)
+        votes = labels[nearest]
+        if labels.dim() == 1:
+            empty = weights.new_zeros(len(chunk), num_classes)
+            scores.append(empty.scatter_add(1, votes, weights))
+        else:
+            scores.append(torch.einsum("mk,mkc->mc", weights, (votes == 1).to(weights)))
+    return torch.cat(scores)

@@ -1,0 +1,161 @@
+"""Linear classifiers on frozen features: convex, fitted to the end, without random numbers."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densessl.evaluation.metrics import IGNORED, confusion_matrix
+from densessl.precision import full_precision
+
+PENALTY = 1e-2
+"""Weight decay on standardised features, so that it fits any backbone's scale."""
+
+_ITERATIONS = 200
+
+
+class Linear(NamedTuple):
+    """A fitted classifier of raw features."""
+
+    weight: Tensor  # (K, C)
+    bias: Tensor  # (K,)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(..., C) -> scores (..., K)."""
+        return F.linear(features, self.weight, self.bias)
+
+
+@full_precision
+@torch.enable_grad()
+def fit_linear(
+    features: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    several: bool = False,
+    penalty: float = PENALTY,
+) -> Linear:
+    """The minimum of ``sum w * cross_entropy / sum w + penalty / 2 * |W|^2``, by L-BFGS.
+
+    Features are standardised channel by channel, by their mean and deviation here; channels that
+    never change are left out. The problem is convex and starts at zero: no seed, no schedule.
+
+    Args:
+        features: (N, C).
+        targets: (N, K) shares of the classes, 0..1.
+        weights: (N,) what each row counts; with ``several`` (N, K), what each entry counts.
+        several: Classes do not exclude each other: sigmoid instead of softmax.
+        penalty: Weight decay.
+    """
+    mean, std = features.mean(0), features.std(0, correction=0)
+    scale = torch.where(std > 1e-6 * std.max(), 1 / std, 0.0)
+    x, targets = (features - mean) * scale, targets.to(features)
+    weights = weights.to(features) / weights.sum()
+    weight = x.new_zeros(targets.shape[1], x.shape[1], requires_grad=True)
+    bias = x.new_zeros(targets.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        scores = F.linear(x, weight, bias)
+        if several:
+            loss = F.binary_cross_entropy_with_logits(scores, targets, weights, reduction="sum")
+        else:
+            loss = (F.cross_entropy(scores, targets, reduction="none") * weights).sum()
+        loss = loss + penalty / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)
+    weight, bias = weight.detach() * scale, bias.detach()
+    return Linear(weight, bias - weight @ mean)
+
+
+def linear_probe(
+    bank: Tensor, labels: Tensor, queries: Tensor, num_classes: int, penalty: float = PENALTY
+) -> Tensor:
+    """Scores of a linear classifier.
+
+    Args:
+        bank: (N, C) features with labels.
+        labels: (N,) class indices; or (N, K) where an image may show several: 1, 0 or, for what
+            does not count, -1.
+        queries: (M, C).
+        num_classes: K.
+        penalty: Weight decay, see ``fit_linear``.
+
+    Returns:
+        (M, K).
+    """
+    if labels.dim() == 2:
+        classifier = fit_linear(bank, labels.clamp(min=0), labels >= 0, True, penalty=penalty)
+    else:
+        targets, ones = F.one_hot(labels, num_classes), torch.ones_like(labels)
+        classifier = fit_linear(bank, targets, ones, penalty=penalty)
+    return classifier(queries)
+
+
+def dense_probe(
+    train_maps: Tensor,
+    train_masks: Iterable[Tensor],
+    val_maps: Tensor,
+    val_masks: Iterable[Tensor],
+    num_classes: int,
+    penalty: float = PENALTY,
+) -> Tensor:
+    """A 1x1 convolution on frozen maps, its scores resized bilinearly to the mask.
+
+    It is fitted to the cells of the maps: the target of a cell is the share of each class among
+    its labelled pixels, its weight how many those are.
+
+    Args:
+        train_maps: (N, C, h, w) of square images: what is no square was padded right or below.
+        train_masks: N masks (H, W) of class indices, ``IGNORED`` where unknown; of any size, the
+            longer side spans the map.
+        val_maps: (M, C, h, w).
+        val_masks: M masks.
+        num_classes: K.
+        penalty: Weight decay, see ``fit_linear``.
+
+    Returns:
+        The confusion matrix over all pixels of all ``val_masks``, (K, K).
+    """
+    counts = torch.cat(
+        [cell_counts(mask, train_maps.shape[-2:], num_classes) for mask in train_masks]
+    )
+    labelled = counts.sum(1) > 0
+    counts, cells = counts[labelled], train_maps.movedim(1, -1).flatten(0, 2)[labelled]
+    pixels = counts.sum(1, keepdim=True)
+    classifier = fit_linear(cells, counts / pixels, pixels[:, 0], penalty=penalty)
+    total = torch.zeros(num_classes, num_classes, dtype=torch.long)
+    for maps, mask in zip(val_maps, val_masks, strict=True):
+        (height, width), side = mask.shape, max(mask.shape)
+        scores = classifier(maps.movedim(0, -1)).movedim(-1, 0)
+        scores = F.interpolate(scores[None], (side, side), mode="bilinear", align_corners=False)
+        predicted = scores[0, :, :height, :width].argmax(0)
+        total += confusion_matrix(predicted, mask, num_classes)
+    return total
+
+
+def cell_counts(mask: Tensor, grid: tuple[int, int], num_classes: int) -> Tensor:
+    """Pixels of each class in each cell of a square that ``mask`` fills from its top left corner.
+
+    Args:
+        mask: (H, W) class indices, ``IGNORED`` where unknown.
+        grid: Rows h and columns w of the cells.
+        num_classes: K.
+
+    Returns:
+        (h * w, K) float32, row-major; each cell's share of a mask's pixels, of which the side is
+        max(H, W), so that masks of all sizes count alike.
+    """
+    side, (rows, columns) = max(mask.shape), grid
+    y, x = (torch.arange(length) for length in mask.shape)
+    cell = (y * rows // side)[:, None] * columns + x * columns // side
+    known = mask != IGNORED
+    pairs = cell[known] * num_classes + mask[known].long()
+    counts = pairs.bincount(minlength=rows * columns * num_classes)
+    return counts.view(rows * columns, num_classes).float() / side**2

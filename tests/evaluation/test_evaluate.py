@@ -1,0 +1,279 @@
+"""From files to figures: input conventions, crops, tasks, results, tables, the tool."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from densessl.errors import UserError
+from densessl.evaluation import evaluate, table
+from densessl.evaluation.data import Sample
+from densessl.evaluation.features import (
+    FrozenBackbone,
+    centre_crop,
+    evaluating,
+    extract,
+    load_frozen,
+    whole_image,
+)
+from densessl.models import build_backbone
+from densessl.models.preprocessor import LAB_MEAN, LAB_STD
+from densessl.transforms.lab import rgb_to_lab
+from tests.evaluation.sets import make_classes, make_split_classes
+from tests.training import REPO
+from tests.transfer.tiny_sets import make_voc
+
+
+class Colours(nn.Module):
+    """A net that averages the colour over squares of 16 pixels."""
+
+    out_channels = (3,)
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return (nn.functional.avg_pool2d(x, 16) * self.scale,)
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory) -> Path:
+    return make_classes(tmp_path_factory.mktemp("classes"))
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory) -> Path:
+    return make_voc(tmp_path_factory.mktemp("voc"), train=10, val=6)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A checkpoint as pretraining writes it, with a student and a teacher."""
+    path = tmp_path_factory.mktemp("checkpoint") / "epoch_1.pth"
+    architecture = dict(type="ResNet", depth=18)
+    state = build_backbone(architecture).state_dict()
+    teacher = build_backbone(architecture).state_dict()
+    meta = dict(
+        format="densessl/1",
+        method="BYOL",
+        architecture=architecture,
+        input=dict(mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0], channel_order="RGB"),
+        view_size=64,
+        step=7,
+    )
+    tensors = {f"backbone.{key}": value for key, value in state.items()}
+    tensors |= {f"teacher.backbone.{key}": value for key, value in teacher.items()}
+    torch.save(dict(meta=meta, state_dict=tensors), path)
+    return path
+
+
+def test_colours_are_told_apart(classes):
+    result = evaluate(Colours(), classes, size=32)
+    assert result["metrics"] == {"knn_top1": 100, "linear_top1": 100}
+    assert result["chance"]["knn_top1"] == pytest.approx(100 / 3)
+    assert result["data"]["knn"]["train"] == 15 and result["data"]["knn"]["val"] == 3
+    json.dumps(result, allow_nan=False)
+
+
+def test_voc_gives_all_four(voc):
+    result = evaluate(Colours(), voc, size=96)
+    figures, chance = result["metrics"], result["chance"]
+    assert list(figures) == ["knn_mAP", "linear_mAP", "crop_knn_top1", "dense_mIoU"]
+    assert figures["crop_knn_top1"] == 100  # discs are red, squares are blue
+    assert figures["linear_mAP"] > 95 > chance["linear_mAP"]
+    assert figures["dense_mIoU"] > 60 > 40 > chance["dense_mIoU"]
+    assert result["by_class"]["dense_IoU"].keys() == {"background", "disc", "square"}
+    json.dumps(result, allow_nan=False)
+    assert evaluate(Colours(), voc, size=96)["metrics"] == figures  # to the last bit
+
+
+def test_the_module_is_left_as_it_was(classes):
+    net = nn.Sequential(Colours())
+    net.frozen = nn.BatchNorm2d(3).eval()
+    net.forward = lambda x: net[0](x)
+    net.train()
+    net.frozen.eval()
+    with evaluating(net):
+        assert not net[0].training and not torch.is_grad_enabled()
+    assert net.training and net[0].training and not net.frozen.training
+
+
+def test_input_is_what_the_checkpoint_says():
+    pixels = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
+    mean, std = [10.0, 20.0, 30.0], [2.0, 3.0, 4.0]
+    scale = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+    rgb = pixels.permute(0, 3, 1, 2).float()
+    for order, expected in (("RGB", rgb), ("BGR", rgb[:, [2, 1, 0]])):
+        frozen = FrozenBackbone(Colours(), dict(mean=mean, std=std, channel_order=order))
+        assert torch.allclose(frozen.prepare(pixels), (expected - scale[0]) / scale[1])
+    lab = FrozenBackbone(Colours(), dict(mean=LAB_MEAN, std=LAB_STD, channel_order="Lab"))
+    scale = torch.tensor(LAB_MEAN).view(3, 1, 1), torch.tensor(LAB_STD).view(3, 1, 1)
+    expected = (rgb_to_lab(rgb / 255) - scale[0]) / scale[1]
+    assert torch.allclose(lab.prepare(pixels), expected, atol=1e-5)
+
+
+def picture(path: Path, width: int, height: int) -> tuple[Path, np.ndarray]:
+    """A smooth picture: its columns are its red, its rows its green."""
+    rows, columns = np.mgrid[:height, :width]
+    pixels = np.stack([columns * 255 // width, rows * 255 // height, 0 * rows], 2).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path, pixels
+
+
+def test_crops_show_what_they_should(tmp_path):
+    path, pixels = picture(tmp_path / "a.png", 160, 80)
+    centre = centre_crop(Sample(str(path), 0), 70)  # 70 / 80 = 224 / 256: no resizing at all
+    assert np.array_equal(centre.numpy(), pixels[5:75, 45:115])
+    boxed = centre_crop(Sample(str(path), 0, (20.0, 10.0, 52.0, 42.0)), 32)
+    assert np.array_equal(boxed.numpy(), pixels[10:42, 20:52])
+    for box in ((150.0, 70.0, 170.0, 90.0), (20.2, 10.1, 20.4, 10.3), (-5.0, -5.0, 300.0, 300.0)):
+        assert centre_crop(Sample(str(path), 0, box), 32).shape == (32, 32, 3)
+    whole = whole_image(Sample(str(path), 0), 160)
+    assert np.array_equal(whole[:80].numpy(), pixels)
+    assert (whole[80:] == torch.tensor([124, 116, 104])).all()
+
+
+def test_stages_are_concatenated_at_the_finest_grid(checkpoint):
+    frozen = load_frozen(checkpoint, stages=(1, 3))
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with evaluating(frozen.module):
+        c3, c5 = frozen.module(frozen.prepare(pixels))
+        maps = frozen.maps(pixels, (3, 1))
+        assert maps.shape == (2, 128 + 512, 8, 8)
+        assert torch.equal(maps[:, :128], c3)
+        assert torch.allclose(maps[:, 128:].mean((2, 3)), c5.mean((2, 3)), atol=1e-4)
+        assert torch.equal(frozen.embed(pixels), c5.mean((2, 3)))
+        with pytest.raises(UserError, match=r"stages \(1, 3\), not \(2,\)"):
+            frozen.maps(pixels, (2, 3))
+
+
+def test_a_checkpoint_brings_its_input_size_and_name(checkpoint):
+    frozen = load_frozen(checkpoint)
+    assert frozen.size == 64 and frozen.input["mean"] == [100.0, 110.0, 120.0]
+    assert frozen.facts["method"] == "BYOL" and frozen.facts["step"] == 7
+    student, teacher = (load_frozen(checkpoint, which).module for which in ("student", "teacher"))
+    assert not torch.equal(student.conv1.weight, teacher.conv1.weight)
+
+
+def test_random_weights_follow_the_seed_and_leave_the_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    one, same, other = (
+        load_frozen("random", architecture="resnet18", seed=seed).module.conv1.weight
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.slow
+def test_a_split_backbone_on_lab_is_one_backbone(classes, tmp_path):
+    """CMC's two networks: their maps side by side."""
+    architecture = dict(type="SplitResNet", depth=18, width=0.25)
+    state = build_backbone(architecture).state_dict()
+    lab = dict(mean=list(LAB_MEAN), std=list(LAB_STD), channel_order="Lab")
+    meta = dict(format="densessl/1", method="CMC", architecture=architecture, input=lab)
+    tensors = {f"backbone.{key}": value for key, value in state.items()}
+    torch.save(dict(meta=meta, state_dict=tensors), tmp_path / "cmc.pth")
+    result = evaluate(tmp_path / "cmc.pth", classes, ["knn"], size=32)
+    assert result["metrics"]["knn_top1"] == 100
+    assert load_frozen(tmp_path / "cmc.pth").input == lab
+
+
+@pytest.mark.slow
+def test_a_vision_transformer_gives_its_class_token_at_its_own_size():
+    frozen = load_frozen("random", architecture="vit_tiny_patch16_224")
+    assert frozen.size == 224
+    pixels = torch.randint(0, 256, (1, 224, 224, 3), dtype=torch.uint8)
+    with evaluating(frozen.module):
+        assert torch.equal(frozen.embed(pixels), frozen.module.embed(frozen.prepare(pixels)))
+        assert frozen.maps(pixels).shape == (1, 192, 14, 14)
+
+
+def test_broken_images_are_counted_and_many_are_refused(tmp_path):
+    samples = []
+    for number in range(40):
+        samples.append(Sample(str(picture(tmp_path / f"{number}.png", 40, 40)[0]), number))
+    (tmp_path / "3.png").write_bytes(b"broken")
+    (tmp_path / "33.png").unlink()
+    net = Colours()
+    frozen = FrozenBackbone(net)
+    with evaluating(net):
+        features, kept, problems = extract(frozen.embed, samples, centre_crop, 32, batch_size=8)
+        assert [s.label for s in kept] == [i for i in range(40) if i not in (3, 33)]
+        assert features.shape == (38, 3) and len(problems) == 2 and "3.png" in problems[0]
+        alone = frozen.embed(centre_crop(samples[39], 32)[None])
+        assert torch.allclose(features[-1], alone[0], atol=1e-5)
+        (tmp_path / "4.png").write_bytes(b"")
+        with pytest.raises(UserError, match="3 of 40 images cannot be read"):
+            extract(frozen.embed, samples, centre_crop, 32)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(tasks=["knm"]), "no task 'knm' .did you mean 'knn'"),
+        (dict(tasks=["knn", "dense"]), "has no masks to evaluate 'dense' on"),
+        (dict(size=8), "size is 8"),
+        (dict(k=0), "k is 0"),
+        (dict(limit=0), "limit is 0"),
+        (dict(stages=(3, 3)), "stages is"),
+    ],
+)
+def test_wrong_requests(classes, options, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(Colours(), classes, **options)
+
+
+def test_a_table_of_results(classes):
+    base = evaluate(Colours(), classes, ["knn"], size=32, name="a")
+    results = []
+    for name, value, seed in (("a", 50.0, 0), ("a", 60.0, 1), ("b", 70.0, 0)):
+        result = json.loads(json.dumps(base))
+        result["backbone"]["name"], result["metrics"]["knn_top1"] = name, value
+        result["settings"]["seed"] = seed
+        results.append(result)
+    lines = table(results).splitlines()
+    assert lines == ["|  | knn_top1 |", "| --- | ---: |", "| a | 55.0 ± 7.1 |", "| b | 70.0 |"] + [
+        "| chance | 33.3 |"
+    ]
+    results[1]["settings"]["k"] = 200
+    with pytest.raises(UserError, match="k is 20 and 200"):
+        table(results)
+    with pytest.raises(UserError, match="has the format None"):
+        table([{}])
+
+
+def run_tool(*arguments: str) -> int:
+    return runpy.run_path(str(REPO / "tools" / "test.py"))["main"]([*map(str, arguments)])
+
+
+def test_the_tool(checkpoint, tmp_path, capsys):
+    data, out = make_split_classes(tmp_path / "data"), tmp_path / "results" / "byol.json"
+    arguments = [checkpoint, "--data", data, "--tasks", "knn", "--size", 32, "--out", out]
+    assert run_tool(*arguments, "--which", "teacher") == 0
+    result = json.loads(out.read_text())
+    assert result["format"] == "densessl-evaluation/1"
+    assert result["settings"]["size"] == 32 and result["backbone"]["which"] == "teacher"
+    assert {"commit", "hardware", "versions", "command", "date"} <= result["environment"].keys()
+    shown = capsys.readouterr().out
+    assert "BYOL on data" in shown and f"{result['metrics']['knn_top1']:.2f}" in shown
+    assert run_tool("--table", out) == 0
+    assert "| BYOL |" in capsys.readouterr().out
+
+
+def test_the_tool_says_what_is_wrong(tmp_path, capsys):
+    (tmp_path / "broken.pth").write_bytes(b"no checkpoint")
+    data = make_classes(tmp_path / "data", (4, 4, 4))
+    assert run_tool(tmp_path / "broken.pth", "--data", data) == 2
+    assert "is no checkpoint" in capsys.readouterr().err
+    assert run_tool("--table", tmp_path / "broken.pth") == 2
+    with pytest.raises(SystemExit):
+        run_tool(tmp_path / "broken.pth")

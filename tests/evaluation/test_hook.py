@@ -1,0 +1,73 @@
+"""Evaluation while training: logged, its mistakes said early, without effect on training."""
+
+import json
+
+import pytest
+import torch
+
+from densessl.checkpoint import load_checkpoint
+from densessl.engine import pretrain
+from densessl.errors import UserError
+from tests.evaluation.sets import make_classes
+from tests.training import write_config, write_images
+
+
+def hook(data, **options) -> str:
+    settings = dict(type="EvaluationHook", data=str(data), size=32, **options)
+    return f"custom_hooks = [{settings!r}]"
+
+
+def test_figures_are_logged_and_training_is_the_same(tmp_path, capsys):
+    images = write_images(tmp_path / "images", 8)
+    data = make_classes(tmp_path / "data", (4, 4, 4))
+    plain = write_config(tmp_path / "plain.py", images)
+    watched = write_config(tmp_path / "watched.py", images, extra=hook(data, tasks=["knn"]))
+    one = load_checkpoint(pretrain(plain, work_dir=tmp_path / "one"))
+    capsys.readouterr()
+    two = load_checkpoint(pretrain(watched, work_dir=tmp_path / "two"))
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    for name, tensor in one["state_dict"].items():
+        assert torch.equal(tensor, two["state_dict"][name]), name
+    assert capsys.readouterr().out.count("eval/knn_top1") == 2  # an epoch each
+    (file,) = (tmp_path / "two").glob("*/vis_data/scalars.json")
+    logged = [json.loads(line) for line in file.read_text().splitlines()]
+    values = [line["eval/knn_top1"] for line in logged if "eval/knn_top1" in line]
+    assert len(values) == 2 and all(0 <= value <= 100 for value in values)
+    history = two["message_hub"]["log_scalars"]["eval/knn_top1"]
+    assert history.data[0].tolist() == values
+    assert two["meta"]["view_size"] == 32
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(tasks=["dense"]), "no layout known for masks"),
+        (dict(which="tutor"), "EvaluationHook.which is 'tutor'"),
+        (dict(taks=["knn"]), "Unknown key 'taks'"),
+    ],
+)
+def test_mistakes_are_said_before_the_first_step(tmp_path, options, message):
+    images = write_images(tmp_path / "images", 8)
+    data = make_classes(tmp_path / "data", (4, 4, 4))
+    config = write_config(tmp_path / "config.py", images, extra=hook(data, **options))
+    with pytest.raises(UserError, match=message):
+        pretrain(config, work_dir=tmp_path / "run")
+
+
+def test_data_that_vanish_cost_a_warning_and_not_the_run(tmp_path, capsys, monkeypatch):
+    from densessl.evaluation import hook as module
+
+    images = write_images(tmp_path / "images", 8)
+    data = make_classes(tmp_path / "data", (4, 4, 4))
+    read = module.read_for
+
+    def read_and_remove(*args, **kwargs):
+        found = read(*args, **kwargs)
+        for path in data.rglob("*.png"):
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(module, "read_for", read_and_remove)
+    config = write_config(tmp_path / "config.py", images, extra=hook(data))
+    assert pretrain(config, work_dir=tmp_path / "run").is_file()
+    assert "no evaluation: 9 of 9 images cannot be read" in capsys.readouterr().out

@@ -1,0 +1,110 @@
+"""How good frozen features are: test.py CHECKPOINT --data DIR [--tasks knn linear crops dense]."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from densessl.errors import UserError
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Evaluate a frozen backbone: nearest neighbours, linear and dense probes."
+    )
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        help="of densessl, exported, or of one of many other projects; also `random`, or "
+        "`supervised` (torchvision's weights)",
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", help="a folder of class folders, VOC, COCO or masks"
+    )
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help="knn, linear (whole images), crops (boxes), dense (masks); default: all there is",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="default: that of the pretraining's views, or 128",
+    )
+    parser.add_argument("--k", type=int, default=20, help="neighbours that vote (20)")
+    parser.add_argument(
+        "--stages",
+        type=int,
+        nargs="+",
+        default=[3],
+        metavar="N",
+        help="whose maps the dense probe gets, 0..3 = C2..C5 (3)",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N samples to learn from")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="default: those in the data")
+    parser.add_argument("--seed", type=int, default=0, help="of splits and of random weights")
+    parser.add_argument("--which", default="student", help="student (default) or teacher")
+    parser.add_argument(
+        "--architecture",
+        default="resnet50",
+        metavar="NAME",
+        help="of random weights: resnet18, 34, 50, 101 or a name of timm's",
+    )
+    parser.add_argument("--name", help="what to call it in a table")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="decoding processes")
+    parser.add_argument("--out", metavar="FILE", help="write the result as JSON")
+    parser.add_argument(
+        "--trust", action="store_true", help="read a checkpoint that holds code (it will be run)"
+    )
+    parser.add_argument(
+        "--table", nargs="+", metavar="FILE", help="instead: print such files as a Markdown table"
+    )
+    args = parser.parse_args(argv)
+    if not args.table and not (args.checkpoint and args.data):
+        parser.error("give a CHECKPOINT and --data DIR, or --table FILE ...")
+    return args
+
+
+def read_results(paths: list[str]) -> list[dict]:
+    """The content of result files."""
+    results = []
+    for path in paths:
+        try:
+            results.append(json.loads(Path(path).read_text()))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} cannot be read as a result: {error}.", "Pass files of --out."
+            ) from error
+    return results
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = vars(parse(argv))
+    tables, out = args.pop("table"), args.pop("out")
+    from densessl.evaluation import evaluate, table
+    from densessl.transfer.finetune.plan import write_json
+
+    try:
+        if tables:
+            print(table(read_results(tables)))
+            return 0
+        result = evaluate(args.pop("checkpoint"), args.pop("data"), **args)
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 2
+    for task in result["data"].values():
+        for line in task["broken"] if isinstance(task, dict) else ():
+            print(f"cannot read {line}", file=sys.stderr)
+    print(f"{result['backbone']['name']} on {result['data']['name']}, {result['seconds']:.0f} s")
+    print(f"{'metric':<16}{'percent':>8}{'chance':>8}")
+    for metric, value in result["metrics"].items():
+        print(f"{metric:<16}{value:>8.2f}{result['chance'][metric]:>8.2f}")
+    if out:
+        write_json(result, Path(out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
