@@ -7,6 +7,7 @@ from densessl.losses.nce import instance_softmax, nce, nce_partition, pirl_nce
 from densessl.losses.negative_cosine import negative_cosine
 from densessl.losses.nt_xent import nt_xent
 from densessl.losses.pixel_consistency import pixel_consistency
+from densessl.losses.row_nce import row_nce
 from densessl.losses.triplet import batch_hard_triplet, triplet
 from densessl.losses.vicreg import vicreg
 
@@ -22,6 +23,7 @@ __all__ = [
     "nt_xent",
     "pirl_nce",
     "pixel_consistency",
+    "row_nce",
     "triplet",
     "vicreg",
 ]

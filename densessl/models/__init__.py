@@ -1,11 +1,12 @@
 """Backbones, heads, memories, teacher and methods."""
 
 from densessl.models.backbones import ResNet, TimmBackbone, build_backbone
-from densessl.models.heads import DenseHead, GlobalHead
+from densessl.models.heads import DenseHead, GlobalHead, MaskedContext
 from densessl.models.memory import FeatureQueue, MemoryBank
 from densessl.models.methods import (
     BYOL,
     CMC,
+    CPC,
     NNCLR,
     PIRL,
     BarlowTwins,
@@ -32,6 +33,7 @@ __all__ = [
     "BarlowTwinsLoss",
     "BatchHardTriplet",
     "CMC",
+    "CPC",
     "DenseCL",
     "DenseHead",
     "FeatureQueue",
@@ -39,6 +41,7 @@ __all__ = [
     "InstDisc",
     "Jigsaw",
     "LabPreprocessor",
+    "MaskedContext",
     "MemoryBank",
     "Method",
     "MoCo",

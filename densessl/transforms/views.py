@@ -52,11 +52,13 @@ class View:
         square: Side of a square crop as a share of the image's shorter side, in place of
             ``scale`` and ``ratio``; 0 for those.
         grid: Above 1, the view becomes grid * grid patches, one of each cell, views of their own.
+        stride: Above 0, the cells are the patches themselves, one every so many pixels, overlapping
+            where it is less than ``patch``; they make a grid of (size - patch) / stride + 1.
         patch: Side of a patch in pixels; ``size`` is then the side of what they are cut from.
         shuffle: Patches come in random order, not row by row.
 
     Raises:
-        UserError: If a patch is larger than a cell.
+        UserError: If a patch is larger than a cell, or the stride does not end at the border.
     """
 
     size: int = 224
@@ -71,11 +73,21 @@ class View:
     interpolation: str = "bilinear"
     square: float = 0.0
     grid: int = 1
+    stride: int = 0
     patch: int = 64
     shuffle: bool = False
 
     def __post_init__(self):
-        if self.grid > 1 and self.size // self.grid < self.patch:
+        if self.stride:
+            steps, rest = divmod(self.size - self.patch, self.stride)
+            if rest or steps < 1 or self.grid != 1:
+                raise UserError(
+                    f"Patches of {self.patch} pixels, one every {self.stride}, with grid="
+                    f"{self.grid}, do not fill a view of {self.size} pixels to its border.",
+                    "choose size, patch and stride of that view in train_dataloader.dataset."
+                    "transform so that (size - patch) / stride is a whole number, without grid",
+                )
+        elif self.grid > 1 and self.size // self.grid < self.patch:
             raise UserError(
                 f"A view of {self.size} pixels has {self.grid} x {self.grid} cells of "
                 f"{self.size // self.grid} pixels, which hold no patch of {self.patch}.",
@@ -130,14 +142,20 @@ class View:
         box = (record.box * (decoded / source)).round().long()
         pixels = crop_and_resize(image, box.tolist(), self.size, self.interpolation)
         record = record._replace(box=box * (source / decoded))
-        if self.grid == 1:
+        if self.grid == 1 and not self.stride:
             return [(pixels, record)]
-        patches = cut_patches(pixels, record, self.grid, self.patch, self.shuffle, rng)
+        patches = cut_patches(pixels, record, *self._cells(), self.patch, self.shuffle, rng)
         jitters = [self._draw_jitter(rng) for _ in patches]
         return [
             (patch, own._replace(jitter=jitter, jitter_order=order))
             for (patch, own), (jitter, order) in zip(patches, jitters, strict=True)
         ]
+
+    def _cells(self) -> tuple[int, int, int]:
+        """Cells along each side, the side of one, and pixels from one to the next."""
+        if self.stride:
+            return (self.size - self.patch) // self.stride + 1, self.patch, self.stride
+        return self.grid, self.size // self.grid, self.size // self.grid
 
     def _draw_box(self, rng, width, height) -> tuple[int, int, int, int]:
         """Random resized crop (Inception, 1409.4842): ten tries, then the central crop."""

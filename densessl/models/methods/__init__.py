@@ -4,6 +4,7 @@ from densessl.models.methods.barlow_twins import BarlowTwins
 from densessl.models.methods.base import Method
 from densessl.models.methods.byol import BYOL
 from densessl.models.methods.cmc import CMC
+from densessl.models.methods.cpc import CPC
 from densessl.models.methods.densecl import DenseCL
 from densessl.models.methods.instdisc import InstDisc
 from densessl.models.methods.jigsaw import Jigsaw
@@ -22,6 +23,7 @@ __all__ = [
     "BYOL",
     "BarlowTwins",
     "CMC",
+    "CPC",
     "DenseCL",
     "InstDisc",
     "Jigsaw",
