@@ -8,7 +8,7 @@ _base_ = [
 model = dict(
     type="CPC",
     backbone=dict(type="ResNet", depth=18, norm="gn"),
-    context=dict(type="MaskedContext", hidden_channels=128),
+    context=dict(type="MaskedContext", width=128),
     grid=5,  # of (size - patch) / stride + 1 patches a side
     offsets=(2, 3),  # the next row overlaps
     directions=1,

@@ -12,7 +12,7 @@ _base_ = [
 model = dict(
     type="CPC",
     backbone=dict(type="ResNet", depth=50, norm="gn"),
-    context=dict(type="MaskedContext", hidden_channels=256),
+    context=dict(type="MaskedContext", width=256),
     grid=7,
     offsets=(3,),
     directions=4,

@@ -30,6 +30,7 @@ PRESETS = {
     "simclr": dict(**_SIMCLR, jitter_prob=0.8, gray_prob=0.2, blur_prob=0.5),
     "byol_1": dict(**_BYOL, jitter_prob=0.8, gray_prob=0.2, blur_prob=1.0),
     "byol_2": dict(**_BYOL, jitter_prob=0.8, gray_prob=0.2, blur_prob=0.1, solarize_prob=0.2),
+    "amdim": dict(scale=(0.3, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), jitter_prob=0.8, gray_prob=0.25),
     "crop_flip": dict(scale=(0.08, 1.0)),
 }
 
@@ -218,9 +219,11 @@ class MultiView:
         views: For each view the name of a preset or a dict of ``View`` options; the key
             ``preset`` in such a dict gives its defaults.
         size: Side of every view that does not set its own.
+        shared_flip: Whether all views of an image are mirrored, or none, as the first one is.
     """
 
-    def __init__(self, views: list[str | dict], size: int = 224):
+    def __init__(self, views: list[str | dict], size: int = 224, shared_flip: bool = False):
+        self.shared_flip = shared_flip
         self.views = [_view(spec, size) for spec in views]
 
     def __call__(
@@ -239,6 +242,8 @@ class MultiView:
         records = [
             view.draw(rng, width, height) for view, rng in zip(self.views, rngs, strict=True)
         ]
+        if self.shared_flip:
+            records = [record._replace(flip=records[0].flip) for record in records]
         # Every view needs at least its own detail, so the largest scale of all decides.
         scale = max(
             decode_scale((record.box[2:] - record.box[:2]).tolist(), view.size)

@@ -9,7 +9,7 @@ from tests.models.checks import assert_golden, assert_healthy_figures, assert_sa
 from tests.models.proofs import assert_accumulates, assert_config_trains, step_of
 from tests.models.tiny import TinyBackbone, build, views
 
-GRID, CONTEXT = 4, dict(type="MaskedContext", hidden_channels=6, num_blocks=2)
+GRID, CONTEXT = 4, dict(type="MaskedContext", width=6, num_blocks=2)
 
 
 def cpc(backbone=None, **options):
@@ -60,7 +60,7 @@ def test_loss_and_gradient_equal_the_definition(directions):
 
 def test_a_context_sees_its_row_and_those_above_and_no_row_below():
     torch.manual_seed(0)
-    context = MaskedContext(8, hidden_channels=8, num_blocks=5).double()
+    context = MaskedContext(8, width=8, num_blocks=5).double()
     z = torch.randn(2, 8, 8, 6, dtype=torch.float64)
     before = context(z)
     for row in range(8):

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from densessl.registry import MODELS
 
 
-def _masked_block(channels: int, hidden: int) -> nn.Sequential:
+def _masked_block(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels, hidden, 1),
+        nn.Conv2d(channels, width, 1),
         nn.ReLU(inplace=True),
-        nn.Conv2d(hidden, hidden, (1, 3), padding=(0, 1)),
+        nn.Conv2d(width, width, (1, 3), padding=(0, 1)),
         nn.ZeroPad2d((0, 0, 1, 0)),  # a row on top: the next one sees a cell and that above it
-        nn.Conv2d(hidden, hidden, (2, 1)),
+        nn.Conv2d(width, width, (2, 1)),
         nn.ReLU(inplace=True),
-        nn.Conv2d(hidden, channels, 1),
+        nn.Conv2d(width, channels, 1),
     )
 
 
@@ -27,17 +27,15 @@ class MaskedContext(nn.Module):
 
     Args:
         in_channels: Channels of a cell, before and after; methods fill it in.
-        hidden_channels: Channels inside a block.
+        width: Channels inside a block.
         num_blocks: Blocks; each lets a cell see one row further up.
 
     Source: CPC v2 (1905.09272), appendix.
     """
 
-    def __init__(self, in_channels: int, hidden_channels: int = 256, num_blocks: int = 5):
+    def __init__(self, in_channels: int, width: int = 256, num_blocks: int = 5):
         super().__init__()
-        self.blocks = nn.ModuleList(
-            _masked_block(in_channels, hidden_channels) for _ in range(num_blocks)
-        )
+        self.blocks = nn.ModuleList(_masked_block(in_channels, width) for _ in range(num_blocks))
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""

@@ -45,6 +45,21 @@ class Method(BaseModel, metaclass=ABCMeta):
             return MODELS.build({"in_channels": in_channels, **head})
         return head
 
+    def maps_of_backbone(self, count: int) -> tuple[int, ...]:
+        """Channels of the backbone's maps, of which the method needs ``count`` or more.
+
+        Raises:
+            UserError: If it gives fewer.
+        """
+        channels = self.backbone.out_channels
+        if len(channels) < count:
+            raise UserError(
+                f"{type(self).__name__} needs {count} maps of the backbone, and "
+                f"model.backbone.out_indices gives {len(channels)}.",
+                "set it to (2, 3) for C4 and C5",
+            )
+        return channels
+
     @property
     def progress(self) -> float:
         """Share of the optimizer steps before the latest one; 0 while the length is unknown."""
