@@ -78,3 +78,45 @@ def batch_hard_triplet(z1, z2, margin):
         far = min((z[i] - z[k]).norm() for k in range(2 * n) if k % n != i % n)
         terms.append(torch.clamp(near - far + margin, min=0))
     return sum(terms) / len(terms)
+
+
+def location_scores(g, locations, first=0):
+    """For each image its scores with its own locations, and with those of every other image."""
+    own, others = [], []
+    for i, row in enumerate(g):
+        scores = [[row @ place for place in image.T] for image in locations]
+        own.append(scores.pop(i + first))
+        others.append([score for image in scores for score in image])
+    return own, others
+
+
+def _softplus(x):
+    return torch.log(1 + x.exp())
+
+
+def _mean(rows):
+    values = [value for row in rows for value in row]
+    return sum(values) / len(values)
+
+
+def infomax_jsd(own, others):
+    positive = _mean([[_softplus(-t) for t in row] for row in own])
+    return positive + _mean([[_softplus(t) for t in row] for row in others])
+
+
+def infomax_dv(own, others):
+    return torch.log(_mean([[t.exp() for t in row] for row in others])) - _mean(own)
+
+
+def infomax_nce(own, others):
+    rows = zip(own, others, strict=True)
+    return _mean([[softmax_nll([t, *negatives], 0) for t in ts] for ts, negatives in rows])
+
+
+def amdim_nce(f, locations, first=0, penalty=0.05, clip=20.0):
+    own, others = location_scores(f, locations, first)
+    root = len(f[0]) ** 0.5
+    own, others = ([[t / root for t in row] for row in side] for side in (own, others))
+    squares = [t**2 for side in (own, others) for row in side for t in row]
+    clipped = ([[clip * torch.tanh(t / clip) for t in r] for r in side] for side in (own, others))
+    return infomax_nce(*clipped) + penalty * sum(squares) / len(squares)

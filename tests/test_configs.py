@@ -58,6 +58,10 @@ def test_a_config_builds_and_takes_a_step(tmp_path, monkeypatch, name):
     dataset = cfg.train_dataloader.dataset
     dataset.update(LAYOUTS[dataset.type](tmp_path / "data", write_images(tmp_path / "images", 8)))
     dataset.transform.size = 64
+    for view in dataset.transform.views:
+        if isinstance(view, dict) and "stride" in view:  # as large a grid of smaller patches
+            grid = (view.size - view.patch) // view.stride
+            view.update(patch=32, stride=16, size=32 + 16 * grid)
     cfg.train_dataloader.update(batch_size=4, num_workers=0)
     if "queue_size" in cfg.model:
         cfg.model.queue_size = 64

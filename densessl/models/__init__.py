@@ -1,11 +1,14 @@
 """Backbones, heads, memories, teacher and methods."""
 
 from densessl.models.backbones import ResNet, TimmBackbone, build_backbone
-from densessl.models.heads import DenseHead, GlobalHead
+from densessl.models.heads import DenseHead, GlobalHead, MaskedContext, ShortcutHead
 from densessl.models.memory import FeatureQueue, MemoryBank
 from densessl.models.methods import (
+    AMDIM,
     BYOL,
     CMC,
+    CPC,
+    DIM,
     NNCLR,
     PIRL,
     BarlowTwins,
@@ -27,11 +30,14 @@ from densessl.models.preprocessor import LabPreprocessor, ViewPreprocessor
 from densessl.models.teacher import Teacher
 
 __all__ = [
+    "AMDIM",
     "BYOL",
     "BarlowTwins",
     "BarlowTwinsLoss",
     "BatchHardTriplet",
     "CMC",
+    "CPC",
+    "DIM",
     "DenseCL",
     "DenseHead",
     "FeatureQueue",
@@ -39,6 +45,7 @@ __all__ = [
     "InstDisc",
     "Jigsaw",
     "LabPreprocessor",
+    "MaskedContext",
     "MemoryBank",
     "Method",
     "MoCo",
@@ -49,6 +56,7 @@ __all__ = [
     "PixPro",
     "ResNet",
     "RotNet",
+    "ShortcutHead",
     "SimCLR",
     "SimSiam",
     "Teacher",

@@ -9,6 +9,7 @@ from densessl.errors import UserError
 from densessl.models.backbones import build_backbone
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.importers import HEADS, recognise
+from densessl.transfer.targets import get_target
 from densessl.transfer.targets.base import EXPORT_FORMAT
 
 CHECKPOINT_FORMAT = "densessl/1"
@@ -119,7 +120,8 @@ def _exported(checkpoint: dict, which: str, name: str) -> SourceBackbone:
     if meta["which"] != which:
         raise _no_such(name, which, [meta["which"]], " (it is an exported file)")
     layout = f"{EXPORT_FORMAT}, written for {meta['to']}"
-    return _source(layout, meta["architecture"], checkpoint["state_dict"], meta)
+    state = get_target(meta["to"]).restore(checkpoint["state_dict"])
+    return _source(layout, meta["architecture"], state, meta)
 
 
 def _foreign(checkpoint: dict, which: str, name: str) -> SourceBackbone:

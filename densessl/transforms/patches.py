@@ -1,4 +1,4 @@
-"""A view cut into patches: one from each cell of a grid, each with a record of its own."""
+"""A view cut into patches, one from each cell of a grid, each with a record of its own."""
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ def cut_patches(
     pixels: torch.Tensor,
     record: ViewRecord,
     grid: int,
+    cell: int,
+    stride: int,
     patch: int,
     shuffle: bool,
     rng: np.random.Generator,
@@ -23,6 +25,8 @@ def cut_patches(
         pixels: (S, S, 3) uint8, not flipped yet.
         record: The view's; what it says besides the box holds for each patch.
         grid: Cells along each side.
+        cell: Side of a cell.
+        stride: Pixels from one cell to the next; less than ``cell`` makes them overlap.
         patch: Side of a patch, at most a cell's.
         shuffle: Random order.
         rng: Of this view.
@@ -31,7 +35,6 @@ def cut_patches(
         ``grid * grid`` patches (patch, patch, 3) and their records.
     """
     side = len(pixels)
-    cell = side // grid
     corners = rng.integers(0, cell - patch + 1, (grid * grid, 2)).tolist()
     order = rng.permutation(grid * grid)
     made = []
@@ -39,7 +42,9 @@ def cut_patches(
         row, column = divmod(int(place), grid)
         if record.flip:
             column = grid - 1 - column
-        y, x = (cell * k + offset for k, offset in zip((row, column), corners[place], strict=True))
+        y, x = (
+            stride * k + offset for k, offset in zip((row, column), corners[place], strict=True)
+        )
         share = torch.tensor([x, y, x + patch, y + patch]) / side
         corner, extent = record.box[:2].repeat(2), (record.box[2:] - record.box[:2]).repeat(2)
         cut = pixels[y : y + patch, x : x + patch].contiguous()

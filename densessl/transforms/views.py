@@ -30,6 +30,7 @@ PRESETS = {
     "simclr": dict(**_SIMCLR, jitter_prob=0.8, gray_prob=0.2, blur_prob=0.5),
     "byol_1": dict(**_BYOL, jitter_prob=0.8, gray_prob=0.2, blur_prob=1.0),
     "byol_2": dict(**_BYOL, jitter_prob=0.8, gray_prob=0.2, blur_prob=0.1, solarize_prob=0.2),
+    "amdim": dict(scale=(0.3, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), jitter_prob=0.8, gray_prob=0.25),
     "crop_flip": dict(scale=(0.08, 1.0)),
 }
 
@@ -52,11 +53,13 @@ class View:
         square: Side of a square crop as a share of the image's shorter side, in place of
             ``scale`` and ``ratio``; 0 for those.
         grid: Above 1, the view becomes grid * grid patches, one of each cell, views of their own.
+        stride: Above 0, the cells are the patches themselves, one every so many pixels, overlapping
+            where it is less than ``patch``; they make a grid of (size - patch) / stride + 1.
         patch: Side of a patch in pixels; ``size`` is then the side of what they are cut from.
         shuffle: Patches come in random order, not row by row.
 
     Raises:
-        UserError: If a patch is larger than a cell.
+        UserError: If a patch is larger than a cell, or the stride does not end at the border.
     """
 
     size: int = 224
@@ -71,11 +74,21 @@ class View:
     interpolation: str = "bilinear"
     square: float = 0.0
     grid: int = 1
+    stride: int = 0
     patch: int = 64
     shuffle: bool = False
 
     def __post_init__(self):
-        if self.grid > 1 and self.size // self.grid < self.patch:
+        if self.stride:
+            steps, rest = divmod(self.size - self.patch, self.stride)
+            if rest or steps < 1 or self.grid != 1:
+                raise UserError(
+                    f"Patches of {self.patch} pixels, one every {self.stride}, with grid="
+                    f"{self.grid}, do not fill a view of {self.size} pixels to its border.",
+                    "choose size, patch and stride of that view in train_dataloader.dataset."
+                    "transform so that (size - patch) / stride is a whole number, without grid",
+                )
+        elif self.grid > 1 and self.size // self.grid < self.patch:
             raise UserError(
                 f"A view of {self.size} pixels has {self.grid} x {self.grid} cells of "
                 f"{self.size // self.grid} pixels, which hold no patch of {self.patch}.",
@@ -130,14 +143,20 @@ class View:
         box = (record.box * (decoded / source)).round().long()
         pixels = crop_and_resize(image, box.tolist(), self.size, self.interpolation)
         record = record._replace(box=box * (source / decoded))
-        if self.grid == 1:
+        if self.grid == 1 and not self.stride:
             return [(pixels, record)]
-        patches = cut_patches(pixels, record, self.grid, self.patch, self.shuffle, rng)
+        patches = cut_patches(pixels, record, *self._cells(), self.patch, self.shuffle, rng)
         jitters = [self._draw_jitter(rng) for _ in patches]
         return [
             (patch, own._replace(jitter=jitter, jitter_order=order))
             for (patch, own), (jitter, order) in zip(patches, jitters, strict=True)
         ]
+
+    def _cells(self) -> tuple[int, int, int]:
+        """Cells along each side, the side of one, and pixels from one to the next."""
+        if self.stride:
+            return (self.size - self.patch) // self.stride + 1, self.patch, self.stride
+        return self.grid, self.size // self.grid, self.size // self.grid
 
     def _draw_box(self, rng, width, height) -> tuple[int, int, int, int]:
         """Random resized crop (Inception, 1409.4842): ten tries, then the central crop."""
@@ -202,9 +221,11 @@ class MultiView:
         views: For each view the name of a preset or a dict of ``View`` options; the key
             ``preset`` in such a dict gives its defaults.
         size: Side of every view that does not set its own.
+        shared_flip: Whether all views of an image are mirrored, or none, as the first one is.
     """
 
-    def __init__(self, views: list[str | dict], size: int = 224):
+    def __init__(self, views: list[str | dict], size: int = 224, shared_flip: bool = False):
+        self.shared_flip = shared_flip
         self.views = [_view(spec, size) for spec in views]
         self.size = max((view.size for view in self.views), default=size)  # kept in checkpoints
 
@@ -224,6 +245,8 @@ class MultiView:
         records = [
             view.draw(rng, width, height) for view, rng in zip(self.views, rngs, strict=True)
         ]
+        if self.shared_flip:
+            records = [record._replace(flip=records[0].flip) for record in records]
         # Every view needs at least its own detail, so the largest scale of all decides.
         scale = max(
             decode_scale((record.box[2:] - record.box[:2]).tolist(), view.size)

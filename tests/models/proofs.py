@@ -22,6 +22,17 @@ def step_of(method, batch, lr=0.1):
     return before, after, {n for n in after if not torch.equal(after[n], before[n])}
 
 
+def assert_accumulates(make, batch):
+    """A step of two micro-batches is one on the mean of their losses, each within itself."""
+    method, expected = make(), make()
+    method.train_step(batch, optimizer_for(method, accumulation=2))
+    optimizer = optimizer_for(expected).optimizer
+    sum(expected.loss(half)["loss"] / 2 for half in batch.chunk(2)).backward()
+    optimizer.step()
+    for (name, p), q in zip(method.named_parameters(), expected.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-12), name
+
+
 def method_from_config(path, num_images=64, **model_options):
     """The method and the transform of a shipped config, on a small backbone and small views."""
     cfg = load_config(path)

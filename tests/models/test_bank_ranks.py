@@ -7,7 +7,10 @@ import torch
 from torch import multiprocessing
 
 from densessl.engine.optim import PretrainDDP
+from tests.models.test_amdim import amdim
 from tests.models.test_cmc import cmc, split
+from tests.models.test_cpc import cpc
+from tests.models.test_dim import dim
 from tests.models.test_instdisc import instdisc
 from tests.models.test_pirl import pirl
 from tests.models.tiny import TinyBackbone, optimizer_for, views
@@ -26,6 +29,10 @@ METHODS = {
     "full": (plain(instdisc, objective="full"), 1),
     "pirl": (plain(pirl), 10),
     "cmc": (lambda: cmc(split(norm=False)), 1),
+    "cpc": (plain(cpc, directions=2), 16),
+    "dim": (lambda: dim(norm=False), 1),
+    "dim_dv": (lambda: dim(norm=False, estimator="dv"), 1),
+    "amdim": (lambda: amdim(norm=False), 2),
 }
 
 

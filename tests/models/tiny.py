@@ -25,6 +25,18 @@ class TinyBackbone(nn.Module):
         return (self.layers(x),)
 
 
+class TinyPyramid(TinyBackbone):
+    """The same with both maps: (B, 8, H/2, W/2) and (B, 12, H/4, W/4)."""
+
+    def __init__(self, norm: bool = True):
+        super().__init__(norm)
+        self.out_channels = (8, 12)
+
+    def forward(self, x):
+        first = self.layers[:3](x)
+        return first, self.layers[3](first)
+
+
 class Bare(nn.Module):
     """A preprocessor that hands on float views as they are."""
 

@@ -154,6 +154,28 @@ def test_file_drops_into_init_cfg(framework, checkpoints, exported):
     assert (theirs - ours).abs().max() <= 1e-5 * ours.abs().max()
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_resnet_with_group_norm_to_every_target(target, tmp_path, capsys):
+    architecture = {"type": "ResNet", "depth": 18, "norm": "gn"}
+    src, out = write_checkpoint(tmp_path / "src.pth", architecture), tmp_path / f"o{suffix(target)}"
+    assert convert.main([str(src), str(out), "--to", target]) == 0
+    text = capsys.readouterr().out
+    assert "ResNet-18 with norm gn" in text and "60/60 tensors" in text
+    said = {"torchvision": "GroupNorm, 32", "timm": "groupnorm", "detectron2": "NORM: GN"}
+    assert said.get(target, "norm_cfg={'type': 'GN', 'num_groups': 32}") in text
+    assert verify(out, src).passed
+    if out.suffix == ".pth":  # an exported file is a source again, whatever its names are
+        weights, images = student_state(src), torch.randn(1, 3, 64, 64)
+        again = load_backbone(out)
+        assert torch.equal(again.state_dict()["bn1.weight"], weights["bn1.weight"])
+        assert torch.equal(again(images)[0], load_backbone(src)(images)[0])
+
+
+def test_a_norm_that_a_resnet_does_not_have_is_refused():
+    with pytest.raises(UserError, match="model.backbone.norm is 'gm'"):
+        build_backbone({"type": "ResNet", "depth": 18, "norm": "gm"})
+
+
 @pytest.mark.parametrize(
     "architecture",
     [

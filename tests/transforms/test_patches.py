@@ -79,6 +79,28 @@ def test_each_patch_has_a_jitter_of_its_own_and_one_gray_for_all():
     assert grays == {True, False}
 
 
+def test_overlapping_patches_lie_every_stride_row_by_row():
+    options = dict(size=200, grid=1, square=1.0, patch=80, stride=40)
+    for number in range(6):
+        patches, records = cut(number, **options)
+        assert len(patches) == 16 and all(p.shape == (80, 80, 3) for p in patches)
+        box = torch.stack([r.box for r in records]).view(4, 4, 4)
+        order = box.flip(1) if records[0].flip else box
+        y, x = torch.meshgrid(*[torch.arange(4.0) * 40] * 2, indexing="ij")
+        corner = order[0, 0, :2]
+        expected = torch.stack([x, y], -1) + corner
+        assert torch.allclose(order[..., :2], expected, atol=1e-3)
+        assert torch.allclose(order[..., 2:], expected + 80, atol=1e-3)
+        middle = (box[..., :2] + box[..., 2:]).view(16, 2) / 2 - 0.5
+        assert (centers(patches) - middle).abs().max() < 1e-3  # the crop is not resized
+
+
+def test_a_stride_that_does_not_end_at_the_border_is_refused():
+    for wrong in (dict(size=250), dict(size=64), dict(size=256, grid=3)):
+        with pytest.raises(UserError, match="Patches of 64 pixels, one every 32"):
+            MultiView(views=[dict(patch=64, stride=32, **wrong)])
+
+
 def test_an_image_and_its_patches_travel_together():
     transform = MultiView(views=["moco_v1", dict(preset="moco_v1", **SIZE)], size=32)
     views, records = transform(gradient(), SampleKey(0, 0, 0))

@@ -140,6 +140,18 @@ def test_crop_and_resize_is_pillows_antialiased_resize():
         assert np.abs(ours.numpy().astype(int) - np.asarray(theirs, int)).max() <= 1
 
 
+def test_views_share_one_flip_where_asked():
+    pixels = png(np.zeros((20, 20, 3), np.uint8))
+    for shared in (True, False):
+        transform = MultiView(views=["amdim", "amdim"], size=8, shared_flip=shared)
+        flips = [
+            [bool(record.flip) for record in transform(pixels, SampleKey(0, 0, i))[1]]
+            for i in range(60)
+        ]
+        assert all(a == b for a, b in flips) is shared
+        assert 15 < sum(a for a, _ in flips) < 45
+
+
 def test_misspelt_presets_and_options_are_named():
     with pytest.raises(UserError, match="did you mean 'moco_v2'"):
         MultiView(views=["mocov2"])

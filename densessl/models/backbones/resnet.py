@@ -1,11 +1,13 @@
 """torchvision's ResNets as feature extractors; mmdet and mmseg use the same keys."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from densessl.errors import UserError
 from densessl.registry import MODELS
 
 LAYOUTS = {
@@ -14,6 +16,8 @@ LAYOUTS = {
     50: (Bottleneck, (3, 4, 6, 3)),
     101: (Bottleneck, (3, 4, 23, 3)),
 }
+# "gn" looks at each image alone, where BatchNorm would tell images or patches of each other.
+NORMS = {"bn": nn.BatchNorm2d, "gn": partial(nn.GroupNorm, 32)}
 
 
 @MODELS.register_module()
@@ -25,9 +29,11 @@ class ResNet(torchvision.models.ResNet):
         out_indices: Stages to return, 0..3 = C2..C5 as in mmdet.
         zero_init_residual: Starts each block's last BatchNorm at zero.
         replace_stride_with_dilation: As torchvision's; (False, True, True) is mmseg's d8.
+        norm: "bn", or "gn" for GroupNorm of 32 groups under the same names.
 
     Raises:
         ValueError: For another depth.
+        UserError: For another norm.
     """
 
     def __init__(
@@ -36,15 +42,22 @@ class ResNet(torchvision.models.ResNet):
         out_indices: Sequence[int] = (3,),
         zero_init_residual: bool = False,
         replace_stride_with_dilation: Sequence[bool] | None = None,
+        norm: str = "bn",
     ):
         if depth not in LAYOUTS:
             raise ValueError(f"ResNet depth {depth}: choose one of {sorted(LAYOUTS)}")
+        if norm not in NORMS:
+            raise UserError(
+                f"model.backbone.norm is '{norm}'.",
+                f"use one of: {', '.join(NORMS)}",
+            )
         block, layers = LAYOUTS[depth]
         super().__init__(
             block,
             list(layers),
             zero_init_residual=zero_init_residual,
             replace_stride_with_dilation=replace_stride_with_dilation,
+            norm_layer=NORMS[norm],
         )
         del self.fc, self.avgpool
         self.out_indices = tuple(out_indices)

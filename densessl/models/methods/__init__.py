@@ -1,10 +1,13 @@
 """One file a method."""
 
+from densessl.models.methods.amdim import AMDIM
 from densessl.models.methods.barlow_twins import BarlowTwins
 from densessl.models.methods.base import Method
 from densessl.models.methods.byol import BYOL
 from densessl.models.methods.cmc import CMC
+from densessl.models.methods.cpc import CPC
 from densessl.models.methods.densecl import DenseCL
+from densessl.models.methods.dim import DIM
 from densessl.models.methods.instdisc import InstDisc
 from densessl.models.methods.jigsaw import Jigsaw
 from densessl.models.methods.moco import MoCo
@@ -19,9 +22,12 @@ from densessl.models.methods.two_view import TwoView
 from densessl.models.methods.vicreg import VICReg
 
 __all__ = [
+    "AMDIM",
     "BYOL",
     "BarlowTwins",
     "CMC",
+    "CPC",
+    "DIM",
     "DenseCL",
     "InstDisc",
     "Jigsaw",

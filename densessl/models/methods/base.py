@@ -45,6 +45,21 @@ class Method(BaseModel, metaclass=ABCMeta):
             return MODELS.build({"in_channels": in_channels, **head})
         return head
 
+    def maps_of_backbone(self, count: int) -> tuple[int, ...]:
+        """Channels of the backbone's maps, of which the method needs ``count`` or more.
+
+        Raises:
+            UserError: If it gives fewer.
+        """
+        channels = self.backbone.out_channels
+        if len(channels) < count:
+            raise UserError(
+                f"{type(self).__name__} needs {count} maps of the backbone, and "
+                f"model.backbone.out_indices gives {len(channels)}.",
+                "set it to (2, 3) for C4 and C5",
+            )
+        return channels
+
     @property
     def progress(self) -> float:
         """Share of the optimizer steps before the latest one; 0 while the length is unknown."""
@@ -66,20 +81,8 @@ class Method(BaseModel, metaclass=ABCMeta):
         return []
 
     def two_views(self, batch: ViewBatch) -> tuple[Tensor, Tensor]:
-        """The two views of ``batch``.
-
-        Raises:
-            UserError: If there are not two, or too few images to compare.
-        """
-        views = self.views_of(batch, 2)
-        images = len(batch.index) * get_world_size()
-        if images < self.smallest_batch:
-            raise UserError(
-                f"{type(self).__name__} compares the images of a batch with each other; this batch "
-                f"has {images}.",
-                f"set train_dataloader.batch_size to {self.smallest_batch} or more",
-            )
-        return views
+        """The two views of ``batch``; see ``views_of``."""
+        return self.views_of(batch, 2)
 
     @abstractmethod
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
@@ -92,13 +95,21 @@ class Method(BaseModel, metaclass=ABCMeta):
         """The views of ``batch``, of which the method needs ``count``.
 
         Raises:
-            UserError: If the config makes another number of views.
+            UserError: If the config makes another number of views, or there are too few images
+                to compare.
         """
         if len(batch.views) != count:
             raise UserError(
                 f"{type(self).__name__} needs {count} view{'s' * (count > 1)} of each image, and "
                 f"train_dataloader.dataset.transform.views makes {len(batch.views)}.",
                 "list what the configs of this method list there",
+            )
+        images = len(batch.index) * get_world_size()
+        if images < self.smallest_batch:
+            raise UserError(
+                f"{type(self).__name__} compares the images of a batch with each other; this batch "
+                f"has {images}.",
+                f"set train_dataloader.batch_size to {self.smallest_batch} or more",
             )
         return batch.views
 

@@ -123,17 +123,21 @@ def as_resnet(architecture: dict, target: str, dilated: bool = False) -> dict:
         "type": "ResNet",
         "depth": resnet_depth(architecture, target),
         "replace_stride_with_dilation": dilation,
+        "norm": architecture.get("norm", "bn"),
     }
 
 
 def describe(architecture: dict) -> str:
-    """``ResNet-50`` or timm's name."""
+    """``ResNet-50``, with its norm where that is not BatchNorm, or timm's name."""
     if "name" in architecture:
         options = {
             k: v for k, v in architecture.items() if k not in ("type", "name", "out_indices")
         }
         return architecture["name"] + (f" {options}" if options else "")
-    return f"{architecture['type'].rpartition('.')[2]}-{architecture.get('depth', 50)}"
+    norm = architecture.get("norm", "bn")
+    return f"{architecture['type'].rpartition('.')[2]}-{architecture.get('depth', 50)}" + (
+        "" if norm == "bn" else f" with norm {norm}"
+    )
 
 
 def numbers(values: list[float]) -> str:

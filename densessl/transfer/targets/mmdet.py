@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from densessl.transfer.targets.base import Target, as_resnet, missing_package
-from densessl.transfer.targets.openmmlab import backbone_usage, build_resnet
+from densessl.transfer.targets.base import as_resnet, missing_package
+from densessl.transfer.targets.openmmlab import OpenMMLabTarget, build_resnet
 
 
-class Mmdet(Target):
+class Mmdet(OpenMMLabTarget):
     """``mmdet.models.backbones.ResNet`` with style ``pytorch``; its names are torchvision's."""
 
     name = "mmdet"
@@ -22,13 +22,7 @@ class Mmdet(Target):
             from mmdet.models.backbones import ResNet
         except ImportError as error:
             raise missing_package(self.name, error) from error
-        return build_resnet(ResNet, architecture["depth"], path)
-
-    def forward(self, model: nn.Module, images: Tensor) -> list[Tensor]:
-        return list(model(images))
-
-    def usage(self, path: Path, architecture: dict, inputs: dict) -> str:
-        return backbone_usage(path, architecture, inputs)
+        return build_resnet(ResNet, architecture, path)
 
 
 TARGET = Mmdet()

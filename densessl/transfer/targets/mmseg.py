@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from densessl.transfer.targets.base import Target, as_resnet, missing_package, resnet_depth
-from densessl.transfer.targets.openmmlab import backbone_usage, build_resnet
+from densessl.transfer.targets.base import as_resnet, missing_package, resnet_depth
+from densessl.transfer.targets.openmmlab import OpenMMLabTarget, build_resnet
 
 
-class Mmseg(Target):
+class Mmseg(OpenMMLabTarget):
     """``mmseg.models.backbones.ResNet``, not V1c; its ``d8`` configs dilate the last two stages."""
 
     name = "mmseg"
@@ -34,13 +34,7 @@ class Mmseg(Target):
                 "dilations": (1, 1, 2, 4),
                 "contract_dilation": True,
             }
-        return build_resnet(ResNet, architecture["depth"], path, **options)
-
-    def forward(self, model: nn.Module, images: Tensor) -> list[Tensor]:
-        return list(model(images))
-
-    def usage(self, path: Path, architecture: dict, inputs: dict) -> str:
-        return backbone_usage(path, architecture, inputs)
+        return build_resnet(ResNet, architecture, path, **options)
 
 
 TARGET = Mmseg()

@@ -1,29 +1,60 @@
-"""What mmdet and mmseg share: their ResNets, their way of loading, their chatter."""
+"""What mmdet and mmseg share: their ResNets, their names, their way of loading, their chatter."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
-from densessl.transfer.targets.base import numbers
+from densessl.transfer.targets.base import State, Target, numbers
+
+NORM_CFGS = {"bn": {"type": "BN"}, "gn": {"type": "GN", "num_groups": 32}}
 
 
-def build_resnet(resnet: type[nn.Module], depth: int, path: Path | None, **options) -> nn.Module:
+class OpenMMLabTarget(Target):
+    """Their names are torchvision's, but what torchvision calls bn1 is gn1 if it is GroupNorm."""
+
+    def rename(self, state: State) -> State:
+        if "bn1.running_mean" in state:
+            return dict(state)
+        return {re.sub(r"\bbn(\d)\.", r"gn\1.", name): value for name, value in state.items()}
+
+    def restore(self, state: State) -> State:
+        return {re.sub(r"\bgn(\d)\.", r"bn\1.", name): value for name, value in state.items()}
+
+    def forward(self, model: nn.Module, images: Tensor) -> list[Tensor]:
+        return list(model(images))
+
+    def usage(self, path: Path, architecture: dict, inputs: dict) -> str:
+        mean, std, norm = numbers(inputs["mean"]), numbers(inputs["std"]), architecture["norm"]
+        norm_cfg = "" if norm == "bn" else f"norm_cfg={NORM_CFGS[norm]}, "
+        return (
+            f'backbone=dict(type="ResNet", depth={architecture["depth"]}, style="pytorch", '
+            f"{norm_cfg}norm_eval=False, frozen_stages=-1,\n"
+            f'              init_cfg=dict(type="Pretrained", checkpoint="{path}")),\n'
+            f"data_preprocessor=dict(mean={mean}, std={std}, bgr_to_rgb=True, ...)"
+        )
+
+
+def build_resnet(
+    resnet: type[nn.Module], architecture: dict, path: Path | None, **options
+) -> nn.Module:
     """mmdet's or mmseg's ResNet, loaded by ``init_cfg`` as their configs do.
 
     Args:
         resnet: Their class.
-        depth: 18, 34, 50 or 101.
+        architecture: Ours, as ``as_resnet`` gives it.
         path: The exported file, or None for a fresh model.
         **options: Further arguments of the class.
     """
     init = None if path is None else {"type": "Pretrained", "checkpoint": str(path)}
     model = resnet(
-        depth=depth,
+        depth=architecture["depth"],
         out_indices=(0, 1, 2, 3),
         style="pytorch",
+        norm_cfg=NORM_CFGS[architecture["norm"]],
         norm_eval=False,
         frozen_stages=-1,
         init_cfg=init,
@@ -33,17 +64,6 @@ def build_resnet(resnet: type[nn.Module], depth: int, path: Path | None, **optio
         with _quiet():
             model.init_weights()
     return model
-
-
-def backbone_usage(path: Path, architecture: dict, inputs: dict) -> str:
-    """The entries of an mmdet or mmseg config: backbone, and input as in the pretraining."""
-    mean, std = numbers(inputs["mean"]), numbers(inputs["std"])
-    return (
-        f'backbone=dict(type="ResNet", depth={architecture["depth"]}, style="pytorch", '
-        "norm_eval=False, frozen_stages=-1,\n"
-        f'              init_cfg=dict(type="Pretrained", checkpoint="{path}")),\n'
-        f"data_preprocessor=dict(mean={mean}, std={std}, bgr_to_rgb=True, ...)"
-    )
 
 
 @contextmanager

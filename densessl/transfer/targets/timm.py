@@ -37,7 +37,8 @@ class Timm(Target):
     def _model(self, architecture: dict) -> tuple[str, dict]:
         """timm's name and options."""
         if "name" not in architecture:
-            return f"resnet{resnet_depth(architecture, self.name)}", {}
+            options = {"norm_layer": "groupnorm"} if architecture.get("norm") == "gn" else {}
+            return f"resnet{resnet_depth(architecture, self.name)}", options
         ours = ("type", "name", "out_indices")
         return architecture["name"], {k: v for k, v in architecture.items() if k not in ours}
 

@@ -6,6 +6,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from densessl.models.backbones.resnet import NORMS
 from densessl.transfer.targets.base import Target, as_resnet
 
 
@@ -20,7 +21,8 @@ class Torchvision(Target):
         return {"plain": as_resnet(architecture, self.name)}
 
     def build(self, architecture: dict, path: Path | None = None) -> nn.Module:
-        model = getattr(torchvision.models, f"resnet{architecture['depth']}")(weights=None)
+        make = getattr(torchvision.models, f"resnet{architecture['depth']}")
+        model = make(weights=None, norm_layer=NORMS[architecture["norm"]])
         if path is not None:
             state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
             model.load_state_dict(state, strict=False)
@@ -35,9 +37,10 @@ class Torchvision(Target):
         return maps
 
     def usage(self, path: Path, architecture: dict, inputs: dict) -> str:
-        depth = architecture["depth"]
+        depth, gn = architecture["depth"], architecture["norm"] == "gn"
+        norm = "norm_layer=functools.partial(torch.nn.GroupNorm, 32)" if gn else ""
         return (
-            f"model = torchvision.models.resnet{depth}()\n"
+            f"model = torchvision.models.resnet{depth}({norm})\n"
             f'model.load_state_dict(torch.load("{path}")["state_dict"], strict=False)  # fc is new'
         )
 

@@ -1,0 +1,17 @@
+# For a CPU or one GPU and a folder of your own: tools/train.py THIS --images DIR
+_base_ = [
+    "../_base_/datasets/folder_mocov2.py",
+    "../_base_/schedules/sgd_coslr_100e_small.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(
+    type="AMDIM",
+    # 7x7 cells from C3, 5x5 from C4: at 96 pixels C5 has 3x3.
+    backbone=dict(type="ResNet", depth=18, out_indices=(1, 2, 3)),
+    embedding=dict(type="ShortcutHead", hidden_channels=(512,), out_channels=512),
+)
+train_dataloader = dict(
+    dataset=dict(transform=dict(size=96, views=["amdim", "amdim"], shared_flip=True)),
+)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=0.002, weight_decay=1e-4))

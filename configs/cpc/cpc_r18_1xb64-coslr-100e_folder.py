@@ -1,0 +1,23 @@
+# For a CPU or one GPU and a folder of your own: tools/train.py THIS --images DIR
+_base_ = [
+    "../_base_/datasets/folder_mocov2.py",
+    "../_base_/schedules/sgd_coslr_100e_small.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(
+    type="CPC",
+    backbone=dict(type="ResNet", depth=18, norm="gn"),
+    context=dict(type="MaskedContext", width=128),
+    grid=5,  # of (size - patch) / stride + 1 patches a side
+    offsets=(2, 3),  # the next row overlaps
+    directions=1,
+)
+train_dataloader = dict(
+    dataset=dict(
+        transform=dict(
+            views=[dict(preset="moco_v2", blur_prob=0.0, size=96, patch=32, stride=16)],
+        ),
+    ),
+)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=0.002, weight_decay=1e-4))
