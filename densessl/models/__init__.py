@@ -1,6 +1,8 @@
 """Backbones, heads, memories, teacher and methods."""
 
 from densessl.models.backbones import ResNet, TimmBackbone, build_backbone
+from densessl.models.cell_match import FeatureMatch, LocationMatch
+from densessl.models.dense_branch import DenseBranch
 from densessl.models.heads import DenseHead, GlobalHead
 from densessl.models.memory import FeatureQueue, MemoryBank
 from densessl.models.methods import (
@@ -32,13 +34,16 @@ __all__ = [
     "BarlowTwinsLoss",
     "BatchHardTriplet",
     "CMC",
+    "DenseBranch",
     "DenseCL",
     "DenseHead",
+    "FeatureMatch",
     "FeatureQueue",
     "GlobalHead",
     "InstDisc",
     "Jigsaw",
     "LabPreprocessor",
+    "LocationMatch",
     "MemoryBank",
     "Method",
     "MoCo",

@@ -23,6 +23,9 @@ from tests.models.checks import PLAIN_HEAD, PLAIN_PREDICTOR
 from tests.models.tiny import TinyBackbone, build, optimizer_for, views
 
 DENSE_HEAD = dict(type="DenseHead", hidden_channels=(16,), out_channels=10)
+DENSE = dict(type="DenseBranch", head=DENSE_HEAD)
+NEAREST = dict(DENSE, match=dict(type="LocationMatch", num_pairs=9))
+PREDICTED = dict(DENSE, predictor=DENSE_HEAD)
 TRIPLET = dict(type="BatchHardTriplet", margin=1.0)
 METHODS = {
     "MoCo": (MoCo, PLAIN_HEAD, dict(queue_size=20)),
@@ -34,6 +37,11 @@ METHODS = {
     "BYOL": (BYOL, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR, momentum=0.9)),
     "MoCoV3": (MoCoV3, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR, momentum=0.9)),
     "SimSiam": (SimSiam, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR)),
+    "SimCLR, dense": (SimCLR, PLAIN_HEAD, dict(dense=NEAREST)),
+    "BarlowTwins, dense": (BarlowTwins, PLAIN_HEAD, dict(dense=DENSE)),
+    "VICReg, dense": (VICReg, PLAIN_HEAD, dict(dense=NEAREST)),
+    "BYOL, dense": (BYOL, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR, dense=PREDICTED)),
+    "MoCoV3, dense": (MoCoV3, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR, dense=PREDICTED)),
     "NNCLR": (NNCLR, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR, queue_size=20)),
 }
 WORLD = 2
