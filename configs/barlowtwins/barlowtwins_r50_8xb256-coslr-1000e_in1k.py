@@ -1,5 +1,5 @@
 _base_ = [
-    "../_base_/datasets/imagenet_mocov2.py",
+    "../_base_/datasets/imagenet_byol.py",
     "../_base_/schedules/lars_warmup_coslr_1000e.py",
     "../_base_/default_runtime.py",
 ]
@@ -12,17 +12,6 @@ model = dict(
     ),
     loss=dict(type="BarlowTwinsLoss", lambd=0.0051),
 )
-train_dataloader = dict(
-    batch_size=256,
-    dataset=dict(
-        transform=dict(
-            views=[
-                dict(preset="byol_1", interpolation="bicubic"),
-                dict(preset="byol_2", interpolation="bicubic"),
-            ]
-        )
-    ),
-)
 # Biases and norms learn at 0.0048 for 256 images.
 optim_wrapper = dict(optimizer=dict(lr=0.2, vector_lr_mult=0.024, weight_decay=1.5e-6))
 param_scheduler = [
@@ -31,7 +20,6 @@ param_scheduler = [
         type="CosineAnnealingLR",
         eta_min_ratio=0.001,
         begin=10,
-        end=1000,
         convert_to_iter_based=True,
     ),
 ]

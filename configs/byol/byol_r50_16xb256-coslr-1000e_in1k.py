@@ -1,5 +1,5 @@
 _base_ = [
-    "../_base_/datasets/imagenet_mocov2.py",
+    "../_base_/datasets/imagenet_byol.py",
     "../_base_/schedules/lars_warmup_coslr_1000e.py",
     "../_base_/default_runtime.py",
 ]
@@ -11,16 +11,5 @@ model = dict(
     predictor=dict(type="GlobalHead", hidden_channels=(4096,), out_channels=256, norm=True),
     momentum=0.996,
     end_momentum=1.0,
-)
-train_dataloader = dict(
-    batch_size=256,
-    dataset=dict(
-        transform=dict(
-            views=[
-                dict(preset="byol_1", interpolation="bicubic"),
-                dict(preset="byol_2", interpolation="bicubic"),
-            ]
-        )
-    ),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.2, weight_decay=1.5e-6))

@@ -1,9 +1,5 @@
 # For a CPU or one GPU and a folder of your own: tools/train.py THIS --images DIR
-_base_ = [
-    "../_base_/datasets/folder_mocov2.py",
-    "../_base_/schedules/sgd_coslr_100e_small.py",
-    "../_base_/default_runtime.py",
-]
+_base_ = "../_base_/small_folder.py"
 
 model = dict(
     type="DIM",

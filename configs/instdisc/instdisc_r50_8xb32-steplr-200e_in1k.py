@@ -9,7 +9,6 @@ model = dict(
     backbone=dict(type="ResNet", depth=50),
     head=dict(type="GlobalHead", hidden_channels=(), out_channels=128),
     objective="nce",
-    num_negatives=4096,
     temperature=0.07,
     momentum=0.5,
 )

@@ -21,7 +21,7 @@ train_dataloader = dict(batch_size=256, dataset=dict(transform=dict(views=["byol
 optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=1.5e-4, weight_decay=0.1))
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-4, end=40, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min_ratio=0, begin=40, end=300, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0, begin=40, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=300)
 custom_hooks = [dict(type="GradientNormHook")]

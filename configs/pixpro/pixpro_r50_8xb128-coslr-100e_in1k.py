@@ -24,6 +24,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, end=5, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", begin=5, end=100, T_max=95, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", begin=5, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=100)

@@ -20,5 +20,5 @@ model = dict(
 optim_wrapper = dict(
     optimizer=dict(lr=0.05), paramwise_cfg=dict(custom_keys=dict(predictor=dict(fix_lr=True)))
 )
-param_scheduler = dict(type="HoldableCosineLR", T_max=100)
+param_scheduler = dict(type="HoldableCosineLR")
 train_cfg = dict(max_epochs=100)

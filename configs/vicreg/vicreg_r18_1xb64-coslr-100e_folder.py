@@ -1,9 +1,4 @@
-# For a CPU or one GPU and a folder of your own: tools/train.py THIS --images DIR
-_base_ = [
-    "../_base_/datasets/folder_mocov2.py",
-    "../_base_/schedules/sgd_coslr_100e_small.py",
-    "../_base_/default_runtime.py",
-]
+_base_ = "../_base_/small_folder_adamw.py"
 
 model = dict(
     type="VICReg",
@@ -14,5 +9,3 @@ model = dict(
     loss=dict(type="VICRegLoss", sim_weight=25, var_weight=25, cov_weight=1),
 )
 train_dataloader = dict(dataset=dict(transform=dict(views=["byol_1", "byol_2"])))
-# A loss that is a sum over channels wants steps that do not grow with it.
-optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=0.002, weight_decay=1e-4))

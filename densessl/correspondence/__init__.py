@@ -2,7 +2,7 @@
 
 from densessl.correspondence.feature import match_by_feature
 from densessl.correspondence.geometry import cell_centers, match_agreement
-from densessl.correspondence.location import cell_diagonals, match_by_distance
+from densessl.correspondence.location import cell_diagonals, match_by_distance, match_by_location
 
 __all__ = [
     "cell_centers",
@@ -10,4 +10,5 @@ __all__ = [
     "match_agreement",
     "match_by_distance",
     "match_by_feature",
+    "match_by_location",
 ]

@@ -18,6 +18,22 @@ def cell_diagonals(box: Tensor, grid: int) -> Tensor:
 
 
 @torch.no_grad()
+def match_by_location(query_centers: Tensor, key_centers: Tensor) -> Tensor:
+    """The key cell nearest to each query cell in the source image. Many to one is allowed.
+
+    Args:
+        query_centers: (B, Q, 2) source pixels, see ``cell_centers``.
+        key_centers: (B, K, 2) source pixels.
+
+    Returns:
+        (B, Q) int64, indices into the K key cells.
+
+    Source: VICRegL (2210.01571), section 3.2.
+    """
+    return _distances(query_centers, key_centers).argmin(dim=2)
+
+
+@torch.no_grad()
 def match_by_distance(
     query_centers: Tensor,
     key_centers: Tensor,
@@ -39,9 +55,11 @@ def match_by_distance(
 
     Source: PixPro (2011.10043), equation 1.
     """
-    # Not by a matrix product: its rounding is of the order of a pixel for large images.
-    distance_BQK = torch.cdist(
-        query_centers, key_centers, compute_mode="donot_use_mm_for_euclid_dist"
-    )
     reach = threshold * torch.maximum(query_diagonals, key_diagonals)
-    return distance_BQK < reach[:, None, None]
+    return _distances(query_centers, key_centers) < reach[:, None, None]
+
+
+def _distances(query_centers: Tensor, key_centers: Tensor) -> Tensor:
+    """(B, Q, K), not by a matrix product: its rounding is of the order of a pixel for large
+    images."""
+    return torch.cdist(query_centers, key_centers, compute_mode="donot_use_mm_for_euclid_dist")

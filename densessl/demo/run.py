@@ -200,7 +200,6 @@ def _pretrain(out: Path, data: Path, plan: Plan, num_images: int) -> tuple[Path,
                 _delete_=True,
             ),
             "train_cfg.max_epochs": epochs,
-            "param_scheduler.T_max": epochs,
             "default_hooks.checkpoint.interval": max(1, epochs // 4),
         },
     )

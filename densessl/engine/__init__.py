@@ -9,6 +9,7 @@ from densessl.engine.hooks import (
     Stopped,
     ThroughputHook,
 )
+from densessl.engine.lamb import LAMB
 from densessl.engine.lars import LARS
 from densessl.engine.loop import PretrainLoop
 from densessl.engine.optim import PrecisionOptimWrapper, PretrainDDP, TrainableParameters
@@ -21,6 +22,7 @@ __all__ = [
     "FiniteLossHook",
     "GradientNormHook",
     "HoldableCosineLR",
+    "LAMB",
     "LARS",
     "OptimizerStepHook",
     "PrecisionOptimWrapper",

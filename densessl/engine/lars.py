@@ -1,16 +1,16 @@
-"""LARS, the optimizer of large batches."""
+"""LARS: SGD for large batches."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
+from densessl.engine.layerwise import LayerwiseOptimizer, scale_to_norms
 from densessl.registry import OPTIMIZERS
 
 
 @OPTIMIZERS.register_module()
-class LARS(Optimizer):
+class LARS(LayerwiseOptimizer):
     """SGD with momentum whose step on each weight is a fixed share of that weight's norm.
 
     For a weight p with gradient g: ``g <- g + weight_decay * p``, ``g <- trust_coefficient *
@@ -48,42 +48,17 @@ class LARS(Optimizer):
             ),
         )
 
-    @torch.no_grad()
-    def step(self, closure: Callable | None = None) -> Tensor | None:
-        """One step; nothing in it waits for the device."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            weights = [p for p in params if p.ndim > 1]
-            vectors = [p for p in params if p.ndim <= 1]
-            self._move(weights, adapted(weights, group), group, group["lr"])
-            lr = group["lr"] * group["vector_lr_mult"]
-            self._move(vectors, [p.grad for p in vectors], group, lr)
-        return loss
-
-    def _move(self, params: list[Tensor], grads: list[Tensor], group: dict, lr: float) -> None:
-        if not params:
-            return
+    def move(self, params: list[Tensor], group: dict, adapted: bool) -> None:
+        updates, lr = [p.grad for p in params], group["lr"]
+        if adapted:
+            updates = torch._foreach_add(updates, params, alpha=group["weight_decay"])
+            scale_to_norms(updates, params, group["trust_coefficient"])
+        else:
+            lr = lr * group["vector_lr_mult"]
         for p in params:
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         buffers = [self.state[p]["momentum_buffer"] for p in params]
         torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, grads)
+        torch._foreach_add_(buffers, updates)
         torch._foreach_add_(params, buffers, alpha=-lr)
-
-
-def adapted(weights: list[Tensor], group: dict) -> list[Tensor]:
-    """The decayed gradients of ``weights``, each scaled to its weight's norm."""
-    if not weights:
-        return []
-    grads = torch._foreach_add([p.grad for p in weights], weights, alpha=group["weight_decay"])
-    weight_norms = torch.stack(torch._foreach_norm(weights))
-    grad_norms = torch.stack(torch._foreach_norm(grads))
-    trust = group["trust_coefficient"] * weight_norms / grad_norms
-    trust = trust.where((weight_norms > 0) & (grad_norms > 0), 1.0)
-    torch._foreach_mul_(grads, list(trust.unbind()))
-    return grads

@@ -16,6 +16,7 @@ from densessl.checkpoint import install_safe_loader
 from densessl.engine.config import load_config, set_precision, set_runtime_defaults
 from densessl.engine.hooks import method_of
 from densessl.engine.runner import PretrainRunner
+from densessl.engine.schedule import check_schedules
 from densessl.errors import UserError
 from densessl.registry import DATASETS, MODELS
 
@@ -90,6 +91,7 @@ def pretrain(
 def run(cfg: Config, resume: bool | str) -> Path:
     """Checks ``cfg`` against the data and the disk, then trains; see ``pretrain``."""
     set_runtime_defaults(cfg)
+    check_schedules(cfg)
     install_safe_loader()
     _set_resume(cfg, resume)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)

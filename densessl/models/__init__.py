@@ -1,6 +1,8 @@
 """Backbones, heads, memories, teacher and methods."""
 
 from densessl.models.backbones import ResNet, TimmBackbone, build_backbone
+from densessl.models.cell_match import FeatureMatch, LocationMatch
+from densessl.models.dense_branch import DenseBranch
 from densessl.models.heads import DenseHead, GlobalHead, MaskedContext, ShortcutHead
 from densessl.models.memory import FeatureQueue, MemoryBank
 from densessl.models.methods import (
@@ -38,13 +40,16 @@ __all__ = [
     "CMC",
     "CPC",
     "DIM",
+    "DenseBranch",
     "DenseCL",
     "DenseHead",
+    "FeatureMatch",
     "FeatureQueue",
     "GlobalHead",
     "InstDisc",
     "Jigsaw",
     "LabPreprocessor",
+    "LocationMatch",
     "MaskedContext",
     "MemoryBank",
     "Method",

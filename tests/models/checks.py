@@ -44,19 +44,22 @@ def assert_one_step(method: Method, batch: ViewBatch, momentum: float = 0.0) -> 
         Changes of the state by name; unchanged entries are left out.
     """
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    method.train_step(batch, optimizer_for(method))
+    parameters, grads, wrapper = dict(method.named_parameters()), {}, optimizer_for(method)
+    wrapper.optimizer.register_step_pre_hook(
+        lambda *_: grads.update((name, p.grad) for name, p in parameters.items())
+    )
+    method.train_step(batch, wrapper)
     after = method.state_dict()
-    parameters = dict(method.named_parameters())
     for name, parameter in parameters.items():
         moved = not torch.equal(before[name], after[name])
         if name.startswith("teacher."):
             student = after[name.removeprefix("teacher.")]
             expected = momentum * before[name] + (1 - momentum) * student
             assert torch.allclose(parameter, expected, atol=1e-12), name
-            assert parameter.grad is None
+            assert grads[name] is None
         elif parameter.requires_grad:
             # A bias that a BatchNorm takes away later has nothing but rounding as gradient.
-            assert moved or parameter.grad.abs().max() < 1e-12, f"{name} did not move"
+            assert moved or grads[name].abs().max() < 1e-12, f"{name} did not move"
         else:
             assert not moved, name
     return {
@@ -64,6 +67,17 @@ def assert_one_step(method: Method, batch: ViewBatch, momentum: float = 0.0) -> 
         for name, value in before.items()
         if name not in parameters and not torch.equal(value, after[name])
     }
+
+
+def assert_accumulates(make: Callable[[], Method], batch: ViewBatch) -> None:
+    """A step of two micro-batches is one on the mean of their losses, each within itself."""
+    method, expected = make(), make()
+    method.train_step(batch, optimizer_for(method, accumulation=2))
+    optimizer = optimizer_for(expected).optimizer
+    sum(expected.loss(half)["loss"] / 2 for half in batch.chunk(2)).backward()
+    optimizer.step()
+    for (name, p), q in zip(method.named_parameters(), expected.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-12), name
 
 
 def assert_golden(

@@ -8,9 +8,8 @@ from densessl.errors import UserError
 from densessl.models import CMC
 from densessl.models.backbones import SplitBackbone, SplitResNet, build_backbone
 from densessl.models.draws import draw
-from tests.models.checks import assert_golden, assert_same
-from tests.models.proofs import assert_config_trains, step_of
-from tests.models.test_instdisc import one_view
+from tests.models.checks import assert_golden, assert_one_step, assert_same
+from tests.models.test_instdisc import assert_bank_moved, one_view, unit
 from tests.models.tiny import TinyBackbone, build, views
 
 TAU, IMAGES, DRAWN = 0.07, 30, 12
@@ -29,10 +28,6 @@ def cmc(backbone=None, **options):
     torch.manual_seed(0)
     options = {**dict(num_samples=IMAGES, num_negatives=DRAWN), **options}
     return build(CMC, HEAD, backbone=backbone or split(), **options)
-
-
-def unit(vector):
-    return vector / vector.norm()
 
 
 def one_direction(features, bank, index, drawn):
@@ -67,15 +62,15 @@ def test_one_step_changes_what_it_should_and_nothing_else():
     with torch.no_grad():
         maps = [part[-1] for part in method.backbone.separate(batch.views[0])]
         seen = dict(bank_l=method.head_l(maps[0]), bank_ab=method.head_ab(maps[1]))
-    before, after, moved = step_of(method, batch)
-    assert moved == set(after), set(after) - moved
-    others = [j for j in range(IMAGES) if j not in batch.index]
+    before = {bank: getattr(method, bank).features.clone() for bank in seen}
+    changed = assert_one_step(method, batch)
+    assert changed.keys() == dict(method.named_buffers()).keys()
     for bank, f in seen.items():
-        old, new = before[f"{bank}.features"], after[f"{bank}.features"]
-        for i, place in enumerate(batch.index):
-            expected = unit(0.5 * old[place] + 0.5 * unit(f[i]))
-            assert torch.allclose(new[place], expected, atol=1e-12)
-        assert torch.equal(new[others], old[others])
+        assert_bank_moved(before[bank], getattr(method, bank).features, batch.index, f)
+
+
+def test_views_are_lab_unless_said():
+    assert CMC(split(), HEAD, num_samples=4).data_preprocessor.channel_order == "Lab"
 
 
 def test_the_backbone_is_both_networks_concatenated():
@@ -109,8 +104,3 @@ def test_odd_channel_counts_are_refused_by_the_name_of_the_key():
 
 def test_twenty_steps_repeat_the_golden_losses():
     assert_golden("cmc", cmc(), lr=0.05, batches=lambda step: one_view(seed=step))
-
-
-def test_the_published_config_builds_and_trains():
-    method = assert_config_trains("cmc/cmc_r50half_4xb32-steplr-240e_in1k.py", num_negatives=500)
-    assert method.data_preprocessor.channel_order == "Lab"

@@ -11,8 +11,6 @@ from densessl.models import (
     BYOL,
     NNCLR,
     BarlowTwins,
-    DenseCL,
-    MoCo,
     MoCoV3,
     SimCLR,
     SimSiam,
@@ -20,35 +18,70 @@ from densessl.models import (
 )
 from densessl.models.distributed import gather, gather_with_grad
 from tests.models.checks import PLAIN_HEAD, PLAIN_PREDICTOR
+from tests.models.test_amdim import amdim
+from tests.models.test_cmc import cmc, split
+from tests.models.test_cpc import cpc
+from tests.models.test_dim import dim
+from tests.models.test_instdisc import IMAGES, instdisc
+from tests.models.test_pirl import pirl
 from tests.models.tiny import TinyBackbone, build, optimizer_for, views
 
 DENSE_HEAD = dict(type="DenseHead", hidden_channels=(16,), out_channels=10)
+DENSE = dict(type="DenseBranch", head=DENSE_HEAD)
+NEAREST = dict(DENSE, match=dict(type="LocationMatch", num_pairs=9))
+PREDICTED = dict(DENSE, predictor=DENSE_HEAD)
 TRIPLET = dict(type="BatchHardTriplet", margin=1.0)
+PREDICTS = dict(predictor=PLAIN_PREDICTOR)
+
+
+def two_view(kind, **options):
+    """A method without BatchNorm, which would see the batch of its own process only."""
+    return lambda: build(kind, PLAIN_HEAD, backbone=TinyBackbone(norm=False), **options)
+
+
+def other(make, **options):
+    return lambda: make(backbone=TinyBackbone(norm=False), **options)
+
+
+# What makes the method, and its views. MoCo and DenseCL are in tests/test_distributed.py.
 METHODS = {
-    "MoCo": (MoCo, PLAIN_HEAD, dict(queue_size=20)),
-    "DenseCL": (DenseCL, PLAIN_HEAD, dict(dense_head=DENSE_HEAD, queue_size=20)),
-    "SimCLR": (SimCLR, PLAIN_HEAD, {}),
-    "triplet": (SimCLR, PLAIN_HEAD, dict(loss=TRIPLET)),
-    "BarlowTwins": (BarlowTwins, PLAIN_HEAD, {}),
-    "VICReg": (VICReg, PLAIN_HEAD, {}),
-    "BYOL": (BYOL, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR, momentum=0.9)),
-    "MoCoV3": (MoCoV3, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR, momentum=0.9)),
-    "SimSiam": (SimSiam, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR)),
-    "NNCLR": (NNCLR, PLAIN_HEAD, dict(predictor=PLAIN_PREDICTOR, queue_size=20)),
+    "SimCLR": (two_view(SimCLR), 2),
+    "triplet": (two_view(SimCLR, loss=TRIPLET), 2),
+    "BarlowTwins": (two_view(BarlowTwins), 2),
+    "VICReg": (two_view(VICReg), 2),
+    "BYOL": (two_view(BYOL, **PREDICTS, momentum=0.9), 2),
+    "MoCoV3": (two_view(MoCoV3, **PREDICTS, momentum=0.9), 2),
+    "SimSiam": (two_view(SimSiam, **PREDICTS), 2),
+    "NNCLR": (two_view(NNCLR, **PREDICTS, queue_size=20), 2),
+    "SimCLR, dense": (two_view(SimCLR, dense=NEAREST), 2),
+    "BarlowTwins, dense": (two_view(BarlowTwins, dense=DENSE), 2),
+    "VICReg, dense": (two_view(VICReg, dense=NEAREST), 2),
+    "BYOL, dense": (two_view(BYOL, **PREDICTS, dense=PREDICTED), 2),
+    "MoCoV3, dense": (two_view(MoCoV3, **PREDICTS, dense=PREDICTED), 2),
+    "nce": (other(instdisc), 1),
+    "infonce": (other(instdisc, objective="infonce"), 1),
+    "full": (other(instdisc, objective="full"), 1),
+    "pirl": (other(pirl), 10),
+    "cmc": (lambda: cmc(split(norm=False)), 1),
+    "cpc": (other(cpc, directions=2), 16),
+    "dim": (lambda: dim(norm=False), 1),
+    "dim_dv": (lambda: dim(norm=False, estimator="dv"), 1),
+    "amdim": (lambda: amdim(norm=False), 2),
 }
 WORLD = 2
 
 
 def trained(name: str, rank: int | None) -> dict[str, torch.Tensor]:
     """The state after two steps; ``rank`` sees its part of each batch, None all of it."""
-    kind, head, options = METHODS[name]
+    make, count = METHODS[name]
     torch.manual_seed(0)
-    method = build(kind, head, backbone=TinyBackbone(norm=False), **options)
+    method = make()
     method.total_steps = 2
     wrapper = optimizer_for(method, lr=0.02)
     model = method if rank is None else PretrainDDP(method)
     for step in range(2):
-        batch = views(size=8, seed=step)
+        batch = views(size=8, seed=step, count=count)
+        batch = batch._replace(index=torch.randperm(IMAGES)[:8])
         model.train_step(batch if rank is None else batch.chunk(WORLD)[rank], wrapper)
     return method.state_dict()
 

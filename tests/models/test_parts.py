@@ -40,6 +40,28 @@ def test_queue_takes_more_keys_than_it_holds():
     assert queue.pointer == one_by_one.pointer
 
 
+def test_queue_takes_in_all_micro_batches_of_a_step_at_once():
+    queue, whole = FeatureQueue(5, 2), FeatureQueue(5, 2)
+    whole.load_state_dict(queue.state_dict())
+    keys = torch.randn(3, 2)
+    queue.remember(keys[:1])
+    queue.remember(keys[1:])
+    assert torch.equal(queue.features, whole.features)
+    queue.advance()
+    whole.enqueue(keys)
+    assert torch.equal(queue.features, whole.features) and queue.pointer == 3
+    queue.remember(keys)
+    queue.advance()
+    assert queue.pointer == 1
+
+
+def test_published_queues_are_not_warned_about_and_too_long_ones_are():
+    for size, images in ((65536, 118_287), (65536, 1_281_167), (98304, 1_281_167)):
+        assert FeatureQueue(size, 1).warnings(images) == []
+    (line,) = FeatureQueue(76, 1).warnings(100)
+    assert "queue of 76 keys is long for 100 images" in line and "model.queue_size" in line
+
+
 def test_queue_is_part_of_the_state():
     one, two = FeatureQueue(6, 3), FeatureQueue(6, 3)
     one.enqueue(torch.ones(4, 3))

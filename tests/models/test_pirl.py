@@ -7,8 +7,8 @@ from densessl.errors import UserError
 from densessl.models import PIRL
 from densessl.models.draws import draw_shared
 from densessl.structures import ViewBatch
-from tests.models.checks import assert_golden, assert_same
-from tests.models.proofs import assert_config_trains, step_of
+from tests.models.checks import assert_golden, assert_one_step, assert_same
+from tests.models.test_instdisc import assert_bank_moved, unit
 from tests.models.tiny import build, views
 
 TAU, IMAGES, DRAWN = 0.07, 30, 40
@@ -29,10 +29,6 @@ def ten_views(size=5, seed=0) -> ViewBatch:
         torch.randperm(IMAGES)[:size],
         image.broken,
     )
-
-
-def unit(vector):
-    return vector / vector.norm()
 
 
 def reference(method, batch):
@@ -75,13 +71,10 @@ def test_one_step_changes_what_it_should_and_the_bank_holds_the_image_alone():
     method, batch = pirl(), ten_views()
     with torch.no_grad():
         f = method.head(method.backbone(batch.views[0])[0])
-    before, after, moved = step_of(method, batch)
-    assert moved == set(after), set(after) - moved
-    for i, place in enumerate(batch.index):
-        expected = unit(0.5 * before["bank.features"][place] + 0.5 * unit(f[i]))
-        assert torch.allclose(after["bank.features"][place], expected, atol=1e-12)
-    others = [j for j in range(IMAGES) if j not in batch.index]
-    assert torch.equal(after["bank.features"][others], before["bank.features"][others])
+    before = method.bank.features.clone()
+    changed = assert_one_step(method, batch)
+    assert changed.keys() == dict(method.named_buffers()).keys()
+    assert_bank_moved(before, method.bank.features, batch.index, f)
 
 
 def test_views_without_patches_are_refused():
@@ -91,8 +84,3 @@ def test_views_without_patches_are_refused():
 
 def test_twenty_steps_repeat_the_golden_losses():
     assert_golden("pirl", pirl(), lr=0.05, batches=lambda step: ten_views(seed=step))
-
-
-@pytest.mark.slow
-def test_the_published_config_builds_and_trains():
-    assert_config_trains("pirl/pirl_r50_8xb32-coslr-800e_in1k.py")

@@ -65,7 +65,9 @@ def test_one_step_leaves_patches_and_positions_alone():
 def test_the_class_token_represents_the_image():
     method, (one, _) = vit(), views(side=32).views
     token = method.backbone.model.forward_features(one)[:, 0]
-    assert torch.allclose(method.project(method, one), method.head(token), atol=1e-12)
+    features, projection = method.encode(method, one)
+    assert torch.allclose(projection, method.head(token), atol=1e-12)
+    assert torch.allclose(features, method.backbone(one)[-1], atol=1e-12)
 
 
 def test_timms_own_small_vit_differs_though_every_tensor_fits():

@@ -1,4 +1,5 @@
-# Ten epochs of warm-up, then cosine to zero, stepped every step; the rate is for 256 images.
+# Ten epochs of warm-up, then cosine to zero over the rest of train_cfg.max_epochs, stepped every
+# step; the rate is for 256 images.
 optim_wrapper = dict(
     type="PrecisionOptimWrapper",
     constructor="TrainableParameters",
@@ -6,7 +7,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-4, end=10, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min_ratio=0, begin=10, end=1000, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min_ratio=0, begin=10, convert_to_iter_based=True),
 ]
 train_cfg = dict(type="PretrainLoop", max_epochs=1000)
 auto_scale_lr = dict(base_batch_size=256, enable=True)

@@ -73,10 +73,20 @@ class TimmBackbone(nn.Module):
                 )
             )
 
-    def embed(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised RGB -> (B, C): a ViT's class token, other models' pooled map."""
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both the last map and what timm represents an image by, in one pass.
+
+        Args:
+            x: (B, 3, H, W) normalised RGB.
+
+        Returns:
+            (B, C, h, w), and (B, C): a ViT's class token, other models' pooled map.
+        """
         with self._size_explained(x):
-            return self.model(x)
+            last, maps = self.model.forward_intermediates(
+                x, indices=self.stages[-1:], norm=True, output_fmt="NCHW"
+            )
+            return maps[-1], self.model.forward_head(last)
 
     @contextmanager
     def _size_explained(self, x: Tensor) -> Iterator[None]:

@@ -2,11 +2,11 @@
 
 from densessl.models.memory.bank import MemoryBank
 from densessl.models.memory.contrast import NoiseContrast
-from densessl.models.memory.queue import FeatureQueue, queue_size_for
+from densessl.models.memory.queue import FeatureQueue, fill_queue_size
 
 __all__ = [
     "FeatureQueue",
     "MemoryBank",
     "NoiseContrast",
-    "queue_size_for",
+    "fill_queue_size",
 ]

@@ -5,12 +5,22 @@ import math
 import torch
 from torch import Tensor, nn
 
+from densessl.models.distributed import gather
 from densessl.precision import full_precision, l2_normalize
 
 
-def queue_size_for(num_images: int, most: int) -> int:
-    """The largest power of two that is at most a quarter of the images, at most ``most``."""
-    return min(2 ** int(math.log2(max(num_images // 4, 1))), most)
+def fill_queue_size(config: dict, num_images: int, most: int) -> dict:
+    """A method's config with ``queue_size`` filled in from the data where it is not given.
+
+    The default is the largest power of two that is at most a quarter of the images.
+
+    Args:
+        config: Of the method.
+        num_images: Images of the data set.
+        most: The largest default.
+    """
+    fitting = min(2 ** int(math.log2(max(num_images // 4, 1))), most)
+    return {**config, "queue_size": config.get("queue_size") or fitting}
 
 
 @torch.no_grad()
@@ -22,6 +32,9 @@ def _nearest(queries: Tensor, keys: Tensor) -> Tensor:
 class FeatureQueue(nn.Module):
     """A ring of the last ``size`` keys; starts as random unit vectors and is part of the state.
 
+    A method reads it during a step and gives it the keys of each micro-batch to ``remember``;
+    they enter together, those of all ranks, when it calls ``advance`` after the step.
+
     Args:
         size: Number of keys kept.
         dim: Channels of a key.
@@ -31,6 +44,16 @@ class FeatureQueue(nn.Module):
         super().__init__()
         self.register_buffer("features", l2_normalize(torch.randn(size, dim)))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        self._new: list[Tensor] = []
+
+    def remember(self, keys: Tensor) -> None:
+        """Keeps (N, dim) keys of this rank for ``advance``; ``features`` stay as they are."""
+        self._new.append(keys)
+
+    def advance(self) -> None:
+        """Enqueues what all ranks remember; once per optimizer step."""
+        self.enqueue(gather(torch.cat(self._new)))
+        self._new.clear()
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
@@ -50,9 +73,11 @@ class FeatureQueue(nn.Module):
     def warnings(self, num_images: int) -> list[str]:
         """What to say when the queue is long for ``num_images``."""
         size = len(self.features)
-        if size <= num_images / 2:
+        # The share of images whose own old key is in the queue; COCO's published recipe has .55.
+        if size <= 0.75 * num_images:
             return []
         return [
-            f"the queue of {size} keys is long for {num_images} images: many of them are the "
-            "image's own. Leave model.queue_size at None to size it from the data"
+            f"the queue of {size} keys is long for {num_images} images: most of them meet an old "
+            "key of their own among the negatives. Leave model.queue_size at None to size it from "
+            "the data"
         ]

@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from densessl.losses import negative_cosine
+from densessl.models.dense_branch import DenseBranch, attach_dense
 from densessl.models.health import health
 from densessl.models.methods.base import Method
 from densessl.models.teacher import Teacher
 from densessl.registry import MODELS
-from densessl.structures import ViewBatch
+from densessl.structures import ViewBatch, ViewRecord
 
 
 @MODELS.register_module()
@@ -21,6 +22,7 @@ class BYOL(Method):
         predictor: Config or module of the predictor, which only the student has.
         momentum: The teacher's share kept at the first optimizer step.
         end_momentum: The same at the end of training.
+        dense: Config of a ``DenseBranch`` with a predictor; None leaves it out.
     """
 
     sync_bn = True
@@ -33,30 +35,62 @@ class BYOL(Method):
         predictor: dict | nn.Module,
         momentum: float = 0.996,
         end_momentum: float = 1.0,
+        dense: dict | DenseBranch | None = None,
         data_preprocessor: dict | None = None,
     ):
         super().__init__(backbone, data_preprocessor)
         self.head = self.build_head(head)
         self.predictor = self.build_head(predictor, self.head.out_channels)
-        self.teacher = Teacher(momentum, end_momentum, backbone=self.backbone, head=self.head)
+        followed = attach_dense(self, dense)
+        self.teacher = Teacher(
+            momentum, end_momentum, backbone=self.backbone, head=self.head, **followed
+        )
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
-        one, two = self.two_views(batch)
-        p1, p2 = (self.predictor(self.project(self, view)) for view in (one, two))
+        views = self.two_views(batch)
+        maps, (z1, z2) = zip(*(self.encode(self, view) for view in views), strict=True)
+        p1, p2 = self.predictor(z1), self.predictor(z2)
         with torch.no_grad():
-            z1, z2 = (self.project(self.teacher, view) for view in (one, two))
-        return {
-            "loss": self.compare(p1, z2) + self.compare(p2, z1),
-            **health(p1, z2),
-            "teacher_distance": self.teacher.distance(self),
-        }
+            key_maps, (k1, k2) = zip(*(self.encode(self.teacher, v) for v in views), strict=True)
+        losses = {"loss": self.compare(p1, k2) + self.compare(p2, k1)}
+        if self.dense is not None:
+            losses = self.with_cells(losses["loss"], maps, key_maps, batch.records)
+        return {**losses, **health(p1, k2), "teacher_distance": self.teacher.distance(self)}
 
-    def project(self, network: nn.Module, view: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C) projections of ``network``, the student or its teacher."""
-        return network.head(network.backbone(view)[-1])
+    def encode(self, network: nn.Module, view: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``network``, the student or its teacher, makes of a view.
+
+        Args:
+            network: Has ``backbone`` and ``head``.
+            view: (B, 3, H, W).
+
+        Returns:
+            (B, F, h, w) last map of the backbone, (B, C) projections.
+        """
+        features = network.backbone(view)[-1]
+        return features, network.head(features)
+
+    def with_cells(
+        self,
+        loss_global: Tensor,
+        maps: tuple[Tensor, Tensor],
+        key_maps: tuple[Tensor, Tensor],
+        records: tuple[ViewRecord, ViewRecord],
+    ) -> dict[str, Tensor]:
+        """The loss with the dense branch's, from the student's maps and the teacher's."""
+        cells = list(map(self.dense.cells, maps, records))
+        key_cells = list(map(self.dense.cells, key_maps, records))
+        predictions = [self.dense_predictor(self.dense_head(x.features)) for x in cells]
+        with torch.no_grad():
+            keys = [self.teacher.dense_head(x.features) for x in key_cells]
+        loss_dense, figures = self.dense.both_ways(
+            self.compare, cells, key_cells, predictions, keys
+        )
+        return {**self.dense.weigh(loss_global, loss_dense, self.step), **figures}
 
     def compare(self, p: Tensor, z: Tensor) -> Tensor:
-        """The loss of (B, C) predictions against the (B, C) projections of the other views."""
+        """The loss of (N, C) predictions against the teacher's (N, C) projections of the other
+        views: of images, or of cells."""
         return 2 + 2 * negative_cosine(p, z)
 
     def after_optimizer_step(self) -> None:

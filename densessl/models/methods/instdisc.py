@@ -13,7 +13,8 @@ from densessl.registry import MODELS
 from densessl.structures import ViewBatch
 from densessl.suggest import did_you_mean
 
-NUM_NEGATIVES = dict(nce=4096, infonce=65536, full=0)
+# By default; "full" draws none.
+NUM_NEGATIVES = dict(nce=4096, infonce=65536, full=None)
 
 
 @MODELS.register_module()
@@ -27,10 +28,14 @@ class InstDisc(BankMethod):
             exact softmax over the bank, right below about 100,000 images.
         num_negatives: Entries drawn: by default 4096 for each image for "nce", 65,536 for the
             whole batch for "infonce". Drawn with replacement; an image may hit its own entry.
+            "full" draws none.
         temperature: The divisor of every logit.
         proximal: Weight of ``|f - v|^2``, v the image's old entry; 30 is the paper's best.
         num_samples: Images of the data set; filled in from the data.
         momentum: The bank's share kept at each update.
+
+    Raises:
+        UserError: For another objective, or a number of negatives for "full".
     """
 
     def __init__(
@@ -50,6 +55,12 @@ class InstDisc(BankMethod):
             raise UserError(
                 f"model.objective is '{objective}'{did_you_mean(objective, NUM_NEGATIVES)}.",
                 f"use one of: {', '.join(NUM_NEGATIVES)}",
+            )
+        if objective == "full" and num_negatives is not None:
+            raise UserError(
+                "model.objective 'full' compares with the whole bank, so model.num_negatives, "
+                f"{num_negatives}, has no place in it.",
+                "leave model.num_negatives out, or use the objective infonce",
             )
         self.head = self.build_head(head)
         self.bank = self.new_bank(self.head.out_channels)

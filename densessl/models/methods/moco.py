@@ -6,15 +6,18 @@ import torch
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
+from densessl.correspondence.feature import pool_to_grid
 from densessl.losses import info_nce
-from densessl.models.distributed import BatchShuffle, gather
+from densessl.models.cell_match import Cells
+from densessl.models.dense_branch import DenseBranch, attach_dense
+from densessl.models.distributed import BatchShuffle
 from densessl.models.health import health
-from densessl.models.memory import FeatureQueue, queue_size_for
+from densessl.models.memory import FeatureQueue, fill_queue_size
 from densessl.models.methods.base import Method
 from densessl.models.teacher import Teacher
-from densessl.precision import l2_normalize
+from densessl.precision import at_least_float32, l2_normalize
 from densessl.registry import MODELS
-from densessl.structures import ViewBatch
+from densessl.structures import ViewBatch, ViewRecord
 
 MAX_QUEUE = 65536
 
@@ -30,6 +33,8 @@ class MoCo(Method):
             two that is at most a quarter of the images, at most 65,536; built directly, the most.
         temperature: 0.2 for v2, 0.07 for v1.
         momentum: The teacher's share kept at each optimizer step.
+        dense: Config of a ``DenseBranch``, with a second queue of the same size; None leaves it
+            out.
     """
 
     def __init__(
@@ -39,21 +44,23 @@ class MoCo(Method):
         queue_size: int | None = None,
         temperature: float = 0.2,
         momentum: float = 0.999,
+        dense: dict | DenseBranch | None = None,
         data_preprocessor: dict | None = None,
     ):
         super().__init__(backbone, data_preprocessor)
         queue_size = queue_size or MAX_QUEUE
         self.head = self.build_head(head)
-        self.teacher = Teacher(momentum, backbone=self.backbone, head=self.head)
         self.queue = FeatureQueue(queue_size, self.head.out_channels)
+        followed = attach_dense(self, dense)
+        self.teacher = Teacher(momentum, backbone=self.backbone, head=self.head, **followed)
+        if self.dense is not None:
+            self.dense_queue = FeatureQueue(queue_size, self.dense_head.out_channels)
         self.temperature = temperature
         self.chance = math.log(queue_size + 1)
-        self._new_keys: list[Tensor] = []
 
     @classmethod
     def resolve(cls, config: dict, num_images: int) -> dict:
-        size = config.get("queue_size") or queue_size_for(num_images, MAX_QUEUE)
-        return {**config, "queue_size": size}
+        return fill_queue_size(config, num_images, MAX_QUEUE)
 
     def warnings(self, num_images: int) -> list[str]:
         lines = super().warnings(num_images) + self.queue.warnings(num_images)
@@ -63,11 +70,32 @@ class MoCo(Method):
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
         query_view, key_view = self.two_views(batch)
-        query = l2_normalize(self.head(self.backbone(query_view)[-1]))
-        key = self.encode_keys(key_view)
-        self._new_keys.append(key)
-        loss = info_nce(query, key, self.queue.features, self.temperature)
-        return {"loss": loss, **self.figures(query, key)}
+        features = self.backbone(query_view)[-1]
+        query = l2_normalize(self.head(features))
+        key, *dense_keys = self.encode_keys(key_view)
+        self.queue.remember(key)
+        losses = {"loss": info_nce(query, key, self.queue.features, self.temperature)}
+        if self.dense is not None:
+            losses = self.with_cells(losses["loss"], features, *dense_keys, batch.records)
+        return {**losses, **self.figures(query, key)}
+
+    def with_cells(
+        self,
+        loss_global: Tensor,
+        features: Tensor,
+        key_features: Tensor,
+        dense_key: Tensor,
+        pooled_key: Tensor,
+        records: tuple[ViewRecord, ViewRecord],
+    ) -> dict[str, Tensor]:
+        """The loss with the dense branch's, from the query's map and ``encode_keys``."""
+        self.dense_queue.remember(pooled_key)
+        cells = self.dense.cells(features, records[0])
+        dense_query = l2_normalize(self.dense_head(cells.features))  # (B, C, S, S)
+        pairs, figures = self.dense.match(cells, Cells(key_features, records[1]))
+        rows = pairs.rows(dense_query, dense_key)  # (B * P, C) each
+        loss_dense = info_nce(*rows, self.dense_queue.features, self.temperature)
+        return {**self.dense.weigh(loss_global, loss_dense, self.step), **figures}
 
     def figures(self, query: Tensor, key: Tensor) -> dict[str, Tensor]:
         """What the log shows beside the loss, of (B, C) queries and their keys."""
@@ -78,14 +106,26 @@ class MoCo(Method):
         }
 
     @torch.no_grad()
-    def encode_keys(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C) unit keys of the teacher, through shuffle-BN."""
+    def encode_keys(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The teacher's side of (B, 3, H, W) images, through shuffle-BN.
+
+        Returns:
+            (B, C) unit keys; with a dense branch also (B, F, S, S) backbone cells to match with,
+            (B, C, S, S) unit dense keys, and (B, C) unit dense keys pooled before normalisation,
+            for the queue.
+        """
         shuffle = BatchShuffle(len(images), self.step)
         features = self.teacher.backbone(shuffle.shuffle(images))[-1]
-        (key,) = shuffle.restore(l2_normalize(self.teacher.head(features)))
-        return key
+        key = l2_normalize(self.teacher.head(features))
+        if self.dense is None:
+            return shuffle.restore(key)
+        cells = pool_to_grid(features, self.dense.grid)
+        dense = at_least_float32(self.teacher.dense_head(cells))
+        pooled = l2_normalize(dense.mean(dim=(2, 3)))
+        return shuffle.restore(key, cells, l2_normalize(dense), pooled)
 
     def after_optimizer_step(self) -> None:
         self.teacher.update(self)
-        self.queue.enqueue(gather(torch.cat(self._new_keys)))
-        self._new_keys.clear()
+        self.queue.advance()
+        if self.dense is not None:
+            self.dense_queue.advance()

@@ -15,7 +15,8 @@ from densessl.registry import MODELS
 class MoCoV3(BYOL):
     """Momentum contrast without a queue: large batches hold the negatives.
 
-    Accumulation does not enlarge the batch: each micro-batch has its own negatives only.
+    Accumulation does not enlarge the batch: each micro-batch has its own negatives only. A timm
+    backbone is represented by its class token, or what else timm pools for it.
 
     Args:
         backbone: Config or module.
@@ -26,8 +27,6 @@ class MoCoV3(BYOL):
         frozen_patches: For vision transformers: starts and freezes them as the paper does, see
             ``start_vit``.
         **byol: See ``BYOL``.
-
-    A timm backbone is represented by its class token, or what else timm pools for it.
     """
 
     def __init__(
@@ -46,13 +45,14 @@ class MoCoV3(BYOL):
         super().__init__(backbone, head, predictor, momentum, **byol)
         self.temperature = temperature
 
-    def project(self, network: nn.Module, view: Tensor) -> Tensor:
+    def encode(self, network: nn.Module, view: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(network.backbone, TimmBackbone):
-            return network.head(network.backbone.embed(view))
-        return super().project(network, view)
+            features, pooled = network.backbone.embed(view)
+            return features, network.head(pooled)
+        return super().encode(network, view)
 
     def compare(self, p: Tensor, z: Tensor) -> Tensor:
-        """``ctr``: predictions against the teacher's keys of the global batch."""
+        """``ctr``: (N, C) predictions against the teacher's keys of the global batch."""
         keys, offset = gather(l2_normalize(z)), get_rank() * len(z)
         contrast = batch_nce(l2_normalize(p), keys, self.temperature, offset)
         return 2 * self.temperature * contrast

@@ -1,13 +1,12 @@
 """NNCLR (2104.14548): the positive is the nearest neighbour of the other view in a queue."""
 
-import torch
 from mmengine.dist import get_rank
 from torch import Tensor, nn
 
 from densessl.losses import batch_nce
-from densessl.models.distributed import gather, gather_with_grad
+from densessl.models.distributed import gather_with_grad
 from densessl.models.health import health
-from densessl.models.memory import FeatureQueue, queue_size_for
+from densessl.models.memory import FeatureQueue, fill_queue_size
 from densessl.models.methods.base import Method
 from densessl.precision import l2_normalize
 from densessl.registry import MODELS
@@ -26,8 +25,9 @@ class NNCLR(Method):
         backbone: Config or module.
         head: Config or module of the projector.
         predictor: Config or module of the predictor.
-        queue_size: Projections kept to choose neighbours from; None sizes it from the data, see
-            ``MoCo``, at most 98,304.
+        queue_size: Projections kept to choose neighbours from. From a config, None sizes it from
+            the data: the largest power of two that is at most a quarter of the images, at most
+            98,304; built directly, the most.
         temperature: The divisor of every cosine.
     """
 
@@ -48,12 +48,10 @@ class NNCLR(Method):
         self.predictor = self.build_head(predictor, self.head.out_channels)
         self.queue = FeatureQueue(queue_size or MAX_QUEUE, self.head.out_channels)
         self.temperature = temperature
-        self._new_keys: list[Tensor] = []
 
     @classmethod
     def resolve(cls, config: dict, num_images: int) -> dict:
-        size = config.get("queue_size") or queue_size_for(num_images, MAX_QUEUE)
-        return {**config, "queue_size": size}
+        return fill_queue_size(config, num_images, MAX_QUEUE)
 
     def warnings(self, num_images: int) -> list[str]:
         return super().warnings(num_images) + self.queue.warnings(num_images)
@@ -62,7 +60,7 @@ class NNCLR(Method):
         z1, z2 = (self.head(self.backbone(view)[-1]) for view in self.two_views(batch))
         p1, p2 = l2_normalize(self.predictor(z1)), l2_normalize(self.predictor(z2))
         z1, z2 = l2_normalize(z1.detach()), l2_normalize(z2.detach())
-        self._new_keys.append(z1)
+        self.queue.remember(z1)
         forth = self.contrast(self.queue.nearest(z1), p2)
         back = self.contrast(self.queue.nearest(z2), p1)
         return {"loss": (forth + back) / 2, **health(z1, z2)}
@@ -73,5 +71,4 @@ class NNCLR(Method):
         return batch_nce(neighbours, keys, self.temperature, offset)
 
     def after_optimizer_step(self) -> None:
-        self.queue.enqueue(gather(torch.cat(self._new_keys)))
-        self._new_keys.clear()
+        self.queue.advance()

@@ -1,5 +1,7 @@
 """SimCLR (2002.05709): each view finds its twin among all views of the batch."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,8 @@ class SimCLR(TwoView):
 
     own_loss = dict(type="NTXent", temperature=0.1)
 
-    def embed(self, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) views -> their (B, C) embeddings."""
-        return self.head(self.backbone(torch.cat([one, two]))[-1]).chunk(2)
+    def each(
+        self, part: Callable[[Tensor], Tensor], one: Tensor, two: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As ``TwoView.each``, but in one batch."""
+        return part(torch.cat([one, two])).chunk(2)

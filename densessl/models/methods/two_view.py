@@ -1,12 +1,15 @@
 """Methods that are one network and one loss over the pairs of a batch."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
+from densessl.models.dense_branch import DenseBranch, attach_dense
 from densessl.models.distributed import gather_with_grad
 from densessl.models.health import health
 from densessl.models.methods.base import Method
 from densessl.registry import MODELS
-from densessl.structures import ViewBatch
+from densessl.structures import ViewBatch, ViewRecord
 
 
 class TwoView(Method):
@@ -19,6 +22,8 @@ class TwoView(Method):
         head: Config or module of the projection.
         loss: Config or module of what compares (N, C) with (N, C) embeddings; None is the
             method's own.
+        dense: Config of a ``DenseBranch``; None leaves it out. Its pairs of cells, of all images
+            of the global batch, are then the rows that ``loss`` compares.
     """
 
     sync_bn = True
@@ -30,18 +35,42 @@ class TwoView(Method):
         backbone: dict | nn.Module,
         head: dict | nn.Module,
         loss: dict | nn.Module | None = None,
+        dense: dict | DenseBranch | None = None,
         data_preprocessor: dict | None = None,
     ):
         super().__init__(backbone, data_preprocessor)
         self.head = self.build_head(head)
         loss = loss or self.own_loss
         self.criterion = MODELS.build(loss) if isinstance(loss, dict) else loss
-
-    def embed(self, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) views -> their (B, C) embeddings."""
-        return self.head(self.backbone(one)[-1]), self.head(self.backbone(two)[-1])
+        attach_dense(self, dense)
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
-        z1, z2 = self.embed(*self.two_views(batch))
-        loss = self.criterion(gather_with_grad(z1), gather_with_grad(z2))
-        return {"loss": loss, **health(z1, z2)}
+        maps = self.each(lambda view: self.backbone(view)[-1], *self.two_views(batch))
+        z1, z2 = self.each(self.head, *maps)
+        losses = {"loss": self.compare(z1, z2)}
+        if self.dense is not None:
+            losses = self.with_cells(losses["loss"], maps, batch.records)
+        return {**losses, **health(z1, z2)}
+
+    def each(
+        self, part: Callable[[Tensor], Tensor], one: Tensor, two: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What ``part`` of the network makes of the two views, or of what they have become."""
+        return part(one), part(two)
+
+    def compare(self, z1: Tensor, z2: Tensor) -> Tensor:
+        """The loss of this process's (N, C) embeddings, of images or of cells, among those of
+        all processes."""
+        return self.criterion(gather_with_grad(z1), gather_with_grad(z2))
+
+    def with_cells(
+        self,
+        loss_global: Tensor,
+        maps: tuple[Tensor, Tensor],
+        records: tuple[ViewRecord, ViewRecord],
+    ) -> dict[str, Tensor]:
+        """The loss with the dense branch's, the mean of both ways of matching."""
+        cells = list(map(self.dense.cells, maps, records))
+        z = self.each(self.dense_head, *(x.features for x in cells))
+        both, figures = self.dense.both_ways(self.compare, cells, cells, z, z)
+        return {**self.dense.weigh(loss_global, both / 2, self.step), **figures}
