@@ -6,6 +6,7 @@ import torchvision
 from torch import Tensor
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from densessl.models.backbones.recompute import recomputed
 from densessl.registry import MODELS
 
 LAYOUTS = {
@@ -25,6 +26,8 @@ class ResNet(torchvision.models.ResNet):
         out_indices: Stages to return, 0..3 = C2..C5 as in mmdet.
         zero_init_residual: Starts each block's last BatchNorm at zero.
         replace_stride_with_dilation: As torchvision's; (False, True, True) is mmseg's d8.
+        with_cp: Gradient checkpointing: each block's activations are computed again in the
+            backward pass, a third more work for a fraction of the memory.
 
     Raises:
         ValueError: For another depth.
@@ -36,6 +39,7 @@ class ResNet(torchvision.models.ResNet):
         out_indices: Sequence[int] = (3,),
         zero_init_residual: bool = False,
         replace_stride_with_dilation: Sequence[bool] | None = None,
+        with_cp: bool = False,
     ):
         if depth not in LAYOUTS:
             raise ValueError(f"ResNet depth {depth}: choose one of {sorted(LAYOUTS)}")
@@ -47,6 +51,7 @@ class ResNet(torchvision.models.ResNet):
             replace_stride_with_dilation=replace_stride_with_dilation,
         )
         del self.fc, self.avgpool
+        self.with_cp = with_cp
         self.out_indices = tuple(out_indices)
         self.out_channels = tuple(64 * 2**i * block.expansion for i in self.out_indices)
 
@@ -55,7 +60,8 @@ class ResNet(torchvision.models.ResNet):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = []
         for stage in range(max(self.out_indices) + 1):
-            x = getattr(self, f"layer{stage + 1}")(x)
+            for block in getattr(self, f"layer{stage + 1}"):
+                x = recomputed(block, x) if self.with_cp else block(x)
             if stage in self.out_indices:
                 maps.append(x)
         return tuple(maps)
