@@ -1,6 +1,7 @@
 """A tiny world for tests of methods: a small backbone, random views, one training step."""
 
 import torch
+from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import DefaultScope
 from torch import nn
 
@@ -25,7 +26,7 @@ class TinyBackbone(nn.Module):
         return (self.layers(x),)
 
 
-class Bare(nn.Module):
+class Bare(BaseDataPreprocessor):
     """A preprocessor that hands on float views as they are."""
 
     def forward(self, data, training=False):

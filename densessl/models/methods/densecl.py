@@ -84,14 +84,14 @@ class DenseCL(MoCo):
 
     @torch.no_grad()
     def encode_keys(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The teacher's side of (B, 3, H, W) images, through shuffle-BN.
+        """The teacher's side of this rank's images, of which ``augment`` shuffled the views.
 
         Returns:
             (B, C) unit keys, (B, F, S, S) backbone cells to match with, (B, C, S, S) unit dense
             keys, (B, C) unit dense keys pooled before normalisation, for the queue.
         """
         shuffle = BatchShuffle(len(images), self.step)
-        features = self.teacher.backbone(shuffle.shuffle(images))[-1]
+        features = self.teacher.backbone(images)[-1]
         cells = pool_to_grid(features, self.grid)
         dense = at_least_float32(self.teacher.dense_head(cells))
         return shuffle.restore(

@@ -14,7 +14,7 @@ from densessl.models.methods.base import Method
 from densessl.models.teacher import Teacher
 from densessl.precision import l2_normalize
 from densessl.registry import MODELS
-from densessl.structures import ViewBatch
+from densessl.structures import ViewBatch, ViewRecord
 
 MAX_QUEUE = 65536
 
@@ -61,6 +61,16 @@ class MoCo(Method):
             lines.append("shuffle-BN does nothing on one device; MoCo's recipes are for several")
         return lines
 
+    def augment(self, batch: ViewBatch) -> ViewBatch:
+        """Shuffle-BN: key views travel as bytes, and are augmented where they are encoded."""
+        batch = self.data_preprocessor.cast_data(batch)
+        query_view, key_view = self.two_views(batch)
+        query_record, key_record = batch.records
+        key_view, *drawn = BatchShuffle(len(key_view), self.step).shuffle(key_view, *key_record)
+        views, records = (query_view, key_view), (query_record, ViewRecord(*drawn))
+        augmented = super().augment(batch._replace(views=views, records=records))
+        return augmented._replace(records=batch.records)
+
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
         query_view, key_view = self.two_views(batch)
         query = l2_normalize(self.head(self.backbone(query_view)[-1]))
@@ -79,9 +89,9 @@ class MoCo(Method):
 
     @torch.no_grad()
     def encode_keys(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C) unit keys of the teacher, through shuffle-BN."""
+        """(B, 3, H, W) images shuffled by ``augment`` -> (B, C) unit keys of this rank's own."""
         shuffle = BatchShuffle(len(images), self.step)
-        features = self.teacher.backbone(shuffle.shuffle(images))[-1]
+        features = self.teacher.backbone(images)[-1]
         (key,) = shuffle.restore(l2_normalize(self.teacher.head(features)))
         return key
 
