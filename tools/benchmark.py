@@ -24,11 +24,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure what training costs.")
     what = parser.add_subparsers(dest="what", required=True)
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument(
-        "--device", choices=("cpu", "cuda"), help="default: cuda where there is one"
-    )
     shared.add_argument("--out", metavar="F", help="write the result as JSON")
     shared.add_argument("--threads", type=int, metavar="N", help="CPU threads of torch")
+    placed = argparse.ArgumentParser(add_help=False)
+    placed.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     repeated = argparse.ArgumentParser(add_help=False)
     repeated.add_argument("--repeats", type=int, default=10, metavar="N", help="timed rounds")
     repeated.add_argument("--profile", metavar="F", help="write a trace for Perfetto")
@@ -40,15 +39,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE"
     )
 
-    data = what.add_parser("data", parents=[configured, repeated, shared], help="worker and loader")
+    data = what.add_parser(
+        "data", parents=[configured, repeated, placed, shared], help="worker and loader"
+    )
     data.add_argument("--count", type=int, default=200, metavar="N", help="images to use")
     data.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N")
-    loss = what.add_parser("loss", parents=[repeated, shared], help="info_nce, all logits at once")
+    loss = what.add_parser(
+        "loss", parents=[repeated, placed, shared], help="info_nce, all logits at once"
+    )
     loss.add_argument("--rows", type=int, default=1568, help="49 an image for DenseCL at 224 px")
     loss.add_argument("--negatives", type=int, default=65536)
     loss.add_argument("--dim", type=int, default=128)
     loss.add_argument("--warmup", type=int, default=1, metavar="N", help="rounds before")
-    step = what.add_parser("step", parents=[configured, repeated, shared], help="a step, its floor")
+    step = what.add_parser(
+        "step", parents=[configured, repeated, placed, shared], help="a step, its floor"
+    )
     step.add_argument("--warmup", type=int, default=3, metavar="N", help="steps before")
     whole = what.add_parser("end-to-end", parents=[configured, shared], help="files to steps")
     whole.add_argument("--steps", type=int, default=50, metavar="N")
@@ -71,7 +76,9 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(
+        getattr(args, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
+    )
     if args.threads:
         torch.set_num_threads(args.threads)
     try:

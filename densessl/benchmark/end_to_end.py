@@ -18,7 +18,7 @@ def benchmark_end_to_end(
     """Trains ``warmup + steps`` optimizer steps into a folder that is then removed.
 
     A GPU works on while the host waits for data, so the share waited is there the most that it can
-    be. Of an epoch's last steps nothing is left out.
+    be.
 
     Args:
         cfg: See ``recipe``.

@@ -20,7 +20,7 @@ def tool(*argv: str, out) -> dict:
     spec = importlib.util.spec_from_file_location("benchmark_tool", REPO / "tools/benchmark.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.main([*argv, "--device", "cpu", "--out", str(out)]) == 0
+    assert module.main([*argv, "--out", str(out)]) == 0
     return json.loads(out.read_text())
 
 
@@ -69,7 +69,18 @@ def test_loss_leaves_out_what_does_not_fit(monkeypatch):
 
 def test_step(tmp_path, config, capsys):
     trace = tmp_path / "trace.json"
-    argv = ["step", config, "--precision", "fp32", "--repeats", "2", "--warmup", "1"]
+    argv = [
+        "step",
+        config,
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+        "--repeats",
+        "2",
+        "--warmup",
+        "1",
+    ]
     argv += ["--profile", str(trace), "--cfg-options", "optim_wrapper.accumulative_counts=2"]
     entry = tool(*argv, "model.queue_size=64", out=tmp_path / "step.json")
     result = entry["result"]
