@@ -1,14 +1,19 @@
 """What each of two gloo processes does in the tests of distributed training."""
 
+import io
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import distributed as dist
+from torch.utils.data import default_collate
 
 from densessl.engine.optim import PretrainDDP
-from densessl.models import DenseCL, DenseHead, GlobalHead, Method, MoCo
+from densessl.models import DenseCL, DenseHead, GlobalHead, Method, MoCo, ViewPreprocessor
 from densessl.models.distributed import BatchShuffle
-from densessl.structures import ViewBatch
+from densessl.structures import SampleKey, ViewBatch
+from densessl.transforms import MultiView
 from tests.models.tiny import TinyBackbone, build, optimizer_for, views
 
 BATCH, STEPS = 8, 2
@@ -42,17 +47,40 @@ def shuffling(rank: int, size: int) -> dict:
     """Shuffles tagged images, computes two outputs of each, restores both at once."""
     images = torch.arange(4.0).view(4, 1, 1, 1).expand(-1, 3, 2, 2) + 100 * rank
     shuffle = BatchShuffle(len(images), seed=3)
-    seen = shuffle.shuffle(images)
-    maps, halves = shuffle.restore(seen * 2, seen.mean((2, 3)).to(torch.bfloat16))
-    return dict(images=images, seen=seen, maps=maps, halves=halves)
+    flags = torch.arange(4) % 3 == rank
+    seen, bare = shuffle.shuffle(images, flags)
+    maps, halves, kept = shuffle.restore(seen * 2, seen.mean((2, 3)).to(torch.bfloat16), bare)
+    return dict(images=images, seen=seen, maps=maps, halves=halves, flags=flags, kept=kept)
 
 
 def teacher_inputs(rank: int, size: int) -> torch.Tensor:
     """The images that this rank's teacher encodes in a step."""
     model, seen = method("DenseCL"), []
     model.teacher.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    model.loss(views(BATCH).chunk(size)[rank])
+    model.loss(model.augment(views(BATCH).chunk(size)[rank]))
     return seen[0]
+
+
+def raw_views(side: int = 24) -> ViewBatch:
+    """A batch as the loader gives it, each image with colours drawn for itself."""
+    transform = MultiView(["moco_v2", "byol_2"], size=side)
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)).save(
+        file, "png"
+    )
+    return default_collate(
+        [
+            ViewBatch(*transform(file.getvalue(), SampleKey(0, 0, i)), torch.tensor(i), -1)
+            for i in range(BATCH)
+        ]
+    )
+
+
+def shuffled_bytes(rank: int, size: int) -> ViewBatch:
+    """What a rank's method gets of ``raw_views``."""
+    model = method("MoCo").float()
+    model.data_preprocessor = ViewPreprocessor()
+    return model.augment(raw_views().chunk(size)[rank])
 
 
 def process(rank: int, size: int, folder: str) -> None:
@@ -61,6 +89,7 @@ def process(rank: int, size: int, folder: str) -> None:
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=size)
     batches = [views(BATCH, seed=step).chunk(size)[rank] for step in range(STEPS)]
     results = dict(shuffling=shuffling(rank, size), teacher_inputs=teacher_inputs(rank, size))
+    results["shuffled_bytes"] = shuffled_bytes(rank, size)
     for name in ("MoCo", "DenseCL"):
         for accumulation in (1, 2):
             model = PretrainDDP(method(name))

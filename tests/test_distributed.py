@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from densessl.checkpoint import load_checkpoint
-from tests.distributed import BATCH, STEPS, method, process, train
+from densessl.models import ViewPreprocessor
+from densessl.models.distributed import BatchShuffle
+from tests.distributed import BATCH, STEPS, method, process, raw_views, train
 from tests.models.tiny import views
 from tests.training import REPO, write_config, write_images
 
@@ -48,6 +50,7 @@ def test_shuffling_mixes_the_ranks_and_restoring_undoes_it(ranks):
         tags = part["seen"][:, 0, 0, 0]
         assert (tags // 100 == number).any() and (tags // 100 != number).any()
         assert torch.equal(part["maps"], part["images"] * 2)
+        assert torch.equal(part["kept"], part["flags"]) and part["kept"].dtype == torch.bool
         assert part["halves"].dtype == torch.bfloat16
         assert torch.equal(part["halves"], part["images"].mean((2, 3)).to(torch.bfloat16))
     everything = torch.cat([part["seen"] for part in parts])[:, 0, 0, 0]
@@ -64,6 +67,22 @@ def test_each_teacher_sees_images_of_the_other_rank(ranks):
         assert equal.all(2).any(1).all()
     assert sorted(torch.cat(whose).tolist()) == list(range(BATCH))
     assert (whose[0] >= BATCH // 2).any() and (whose[1] < BATCH // 2).any()
+
+
+@pytest.mark.slow
+def test_key_views_are_augmented_as_at_home_and_the_records_stay(ranks):
+    """Shuffled as bytes together with what was drawn for them, then augmented elsewhere."""
+    raw = raw_views()
+    whole = ViewPreprocessor()(raw)["batch"]
+    order = BatchShuffle(BATCH, seed=0).there.flatten()
+    assert not torch.equal(order, torch.arange(BATCH))
+    parts = [rank["shuffled_bytes"] for rank in ranks]
+    assert torch.equal(torch.cat([part.views[0] for part in parts]), whole.views[0])
+    assert torch.equal(torch.cat([part.views[1] for part in parts]), whole.views[1][order])
+    for number, record in enumerate(raw.records):
+        for field, values in record._asdict().items():
+            found = torch.cat([getattr(part.records[number], field) for part in parts])
+            assert torch.equal(found, values), field
 
 
 def launch(script: str, *args: str, cwd: Path, python: str = sys.executable) -> subprocess.Popen:

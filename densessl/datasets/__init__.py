@@ -9,6 +9,7 @@ from densessl.datasets.images import (
     VOCImages,
 )
 from densessl.datasets.sampler import ViewSampler
+from densessl.datasets.shards import TarShards
 
 __all__ = [
     "CocoImages",
@@ -16,6 +17,7 @@ __all__ = [
     "ImageDataset",
     "ImageFolder",
     "ImageNet",
+    "TarShards",
     "VOCImages",
     "ViewSampler",
 ]

@@ -25,17 +25,35 @@ class ViewSampler(Sampler):
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         self.start = 0  # samples of this epoch that this rank has already seen, set on resume
+        self._length = None
 
     def set_epoch(self, epoch: int) -> None:
         """Called by mmengine before each epoch."""
         self.epoch = epoch
 
+    def follow_on(self, batch: int) -> None:
+        """Lets epochs of whole batches follow each other without end.
+
+        The workers then begin an epoch while the last batches of the one before are trained on;
+        with few images a wait at every epoch's start would be most of the time.
+
+        Args:
+            batch: Samples in a batch.
+        """
+        self._length = len(self) // batch * batch
+
     def __len__(self) -> int:
         return self.size // self.world_size
 
     def __iter__(self) -> Iterator[SampleKey]:
-        generator = torch.Generator().manual_seed(self.seed * 1000003 + self.epoch)
-        order = torch.randperm(self.size, generator=generator)[self.rank :: self.world_size]
         start, self.start = self.start, 0
-        for index in order[start : len(self)].tolist():
-            yield SampleKey(self.seed, self.epoch, index)
+        yield from self._epoch(self.epoch, start, self._length or len(self))
+        while self._length:
+            self.epoch += 1
+            yield from self._epoch(self.epoch, 0, self._length)
+
+    def _epoch(self, epoch: int, start: int, stop: int) -> Iterator[SampleKey]:
+        generator = torch.Generator().manual_seed(self.seed * 1000003 + epoch)
+        order = torch.randperm(self.size, generator=generator)[self.rank :: self.world_size]
+        for index in order[start:stop].tolist():
+            yield SampleKey(self.seed, epoch, index)

@@ -39,6 +39,7 @@ UNTYPED_KEYS = {
 }
 TOP_KEYS = {
     *inspect.signature(Runner.__init__).parameters,
+    "compile",
     "custom_imports",
     "model_wrapper_cfg",
     "activation_checkpointing",
@@ -230,6 +231,13 @@ def _parameters(target: Any) -> set[str] | None:
         if not any(p.kind == p.VAR_KEYWORD for p in parameters):
             return names - {"self", "runner", "dataloader", "params", "optimizer_params"}
     return None
+
+
+def use_images(cfg: Config, folder: str | Path) -> None:
+    """Puts a folder of images in the place of the data set of ``cfg``."""
+    dataset = cfg.train_dataloader.dataset
+    kept = {key: dataset[key] for key in ("transform", "max_broken") if key in dataset}
+    cfg.train_dataloader.dataset = dict(type="ImageFolder", root=str(folder), **kept)
 
 
 def set_precision(cfg: Config, precision: str) -> None:

@@ -52,7 +52,7 @@ class GradientNormHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         for name, norm in self.norms.items():
-            runner.message_hub.update_scalar(f"train/grad_{name}", norm.item())
+            runner.message_hub.update_scalar(f"train/grad_{name}", norm)
         self.norms = {}
 
     def after_train(self, runner: Runner) -> None:

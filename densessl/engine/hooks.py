@@ -6,10 +6,8 @@ import threading
 from types import FrameType
 
 import torch
-from mmengine.device import get_device
 from mmengine.dist import all_gather_object, all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
 from densessl.datasets.images import too_many_broken
@@ -36,6 +34,16 @@ def method_of(runner: Runner):
     return getattr(runner.model, "module", runner.model)
 
 
+def follow_steps(method, optimizer: torch.optim.Optimizer):
+    """Tells ``method`` of every step of ``optimizer``; the handle returned ends that."""
+
+    def stepped(*_) -> None:
+        method.step += 1
+        method.after_optimizer_step()
+
+    return optimizer.register_step_post_hook(stepped)
+
+
 @HOOKS.register_module()
 class OptimizerStepHook(Hook):
     """Tells the method of every optimizer step, exactly when it happens."""
@@ -45,11 +53,7 @@ class OptimizerStepHook(Hook):
         method.step = runner.iter
         method.total_steps = runner.max_epochs * len(runner.train_dataloader)
 
-        def stepped(*_) -> None:
-            method.step += 1
-            method.after_optimizer_step()
-
-        self._handle = runner.optim_wrapper.optimizer.register_step_post_hook(stepped)
+        self._handle = follow_steps(method, runner.optim_wrapper.optimizer)
 
     def after_train(self, runner: Runner) -> None:
         self._handle.remove()
@@ -60,15 +64,15 @@ class ThroughputHook(Hook):
     """Adds images a second (over all ranks) and the share of time spent waiting for data."""
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        scalars = runner.message_hub.log_scalars
-        seconds = scalars["train/time"].current()
+        hub = runner.message_hub
+        seconds = hub.get_scalar("train/time").current()
         totals = {
             "train/images_per_s": len(data_batch.index) * get_world_size(),
-            "train/data_wait": scalars["train/data_time"].current(),
+            "train/data_wait": hub.get_scalar("train/data_time").current(),
         }
         for name, total in totals.items():
             # With seconds as counts the log's mean over a window is total over total.
-            scalars.setdefault(name, HistoryBuffer()).update(total, seconds)
+            hub.update_scalar(name, total, seconds)
 
 
 @HOOKS.register_module()
@@ -116,9 +120,12 @@ class StopHook(Hook):
 
     def __init__(self):
         self._signum: int | None = None
+        self._group = None
         self._previous: dict[int, object] = {}
 
     def before_train(self, runner: Runner) -> None:
+        if get_world_size() > 1:  # the hosts agree among themselves: no device has to wait
+            self._group = torch.distributed.new_group(backend="gloo")
         # Python allows handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
@@ -142,8 +149,8 @@ class StopHook(Hook):
     def _agreed(self) -> int:
         if get_world_size() == 1:
             return self._signum or 0
-        signum = torch.tensor(self._signum or 0, device=get_device())
-        all_reduce(signum, "max")
+        signum = torch.tensor(self._signum or 0)
+        all_reduce(signum, "max", self._group)
         return int(signum)
 
     def however_it_ended(self, runner: Runner) -> None:

@@ -3,9 +3,17 @@
 import math
 
 from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import DataLoader
 
 from densessl.errors import UserError
 from densessl.registry import LOOPS
+
+
+def end_workers(loader: DataLoader | None) -> None:
+    """Ends persistent workers. Left to the garbage collector, queues go first: 5 s a worker."""
+    workers = getattr(loader, "_iterator", None)
+    if workers is not None:
+        workers._shutdown_workers()
 
 
 @LOOPS.register_module()
@@ -19,7 +27,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         max_steps: Stop after so many optimizer steps; the schedules keep their length.
 
     Raises:
-        UserError: If the data do not fill a single step.
+        UserError: If the data do not fill a single step, or incomplete ones are asked for.
     """
 
     def __init__(self, runner, dataloader, max_epochs: int, max_steps: int | None = None):
@@ -31,9 +39,15 @@ class PretrainLoop(EpochBasedTrainLoop):
                 + (f" on each of {runner.world_size} ranks." if runner.world_size > 1 else "."),
                 "lower it with --cfg-options train_dataloader.batch_size=N, or add images",
             )
+        if not self.dataloader.drop_last:
+            raise UserError(
+                "train_dataloader.drop_last is False: every step needs a whole batch.",
+                "leave it out; what an epoch leaves over comes in another one",
+            )
         self.max_steps = math.inf if max_steps is None else max_steps
         self._max_iters = min(self._max_iters, self.max_steps)
         self.epoch_began = 0  # optimizer steps before the current epoch
+        self._batches = None
 
     def run(self):
         """Trains to the end, which a resumed run may have reached already."""
@@ -43,13 +57,16 @@ class PretrainLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         """One epoch, or what is left of it after a resume."""
         done = self._iter - self.epoch_began
-        sampler = self.dataloader.sampler
-        sampler.set_epoch(self._epoch)
-        sampler.start = done * self.dataloader.batch_size
+        if self._batches is None:
+            sampler = self.dataloader.sampler
+            sampler.set_epoch(self._epoch)
+            sampler.start = done * self.dataloader.batch_size
+            sampler.follow_on(self.dataloader.batch_size)
+            self._batches = iter(self.dataloader)
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        for index, batch in enumerate(self.dataloader, start=done):
-            self.run_iter(index, batch)
+        for index in range(done, len(self.dataloader)):
+            self.run_iter(index, next(self._batches))
             if self._iter >= self.max_steps:
                 self.stop_training = True
                 break

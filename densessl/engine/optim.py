@@ -1,5 +1,6 @@
 """Precision, accumulation and the choice of parameters: mmengine's optimizer wrapper, adapted."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,6 +53,14 @@ class PrecisionOptimWrapper(OptimWrapper):
         """Always starts at a boundary: the runner counts optimizer steps, this micro-batches."""
         self._inner_count, self._max_counts = 0, -1
 
+    def _clip_grad(self) -> None:
+        """As mmengine's, but the norm goes to the log without waiting for it."""
+        groups = self.optimizer.param_groups
+        params = [p for group in groups for p in group["params"] if p.grad is not None]
+        norm = self.clip_func(params, **self.clip_grad_kwargs) if params else None
+        if norm is not None:
+            self.message_hub.update_scalar(f"train/{self.grad_name}", norm)
+
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocast around one forward, and no gradient exchange before the last micro-batch."""
@@ -80,8 +89,16 @@ class TrainableParameters(DefaultOptimWrapperConstructor):
         return OPTIM_WRAPPERS.build(wrapper, default_args=dict(optimizer=optimizer))
 
     def build_optimizer(self, groups: list[dict]) -> torch.optim.Optimizer:
-        """The optimizer that the config names, over ``groups``."""
-        return OPTIMIZERS.build(dict(self.optimizer_cfg, params=groups))
+        """The optimizer that the config names, over ``groups``; fused where PyTorch has that."""
+        options = dict(self.optimizer_cfg, params=groups)
+        kind = options["type"]
+        kind = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
+        if "fused" in inspect.signature(kind).parameters and not options.keys() & {
+            "foreach",
+            "differentiable",
+        }:
+            options.setdefault("fused", True)
+        return OPTIMIZERS.build(options)
 
 
 @MODEL_WRAPPERS.register_module()

@@ -13,7 +13,7 @@ from mmengine.registry import FUNCTIONS, DefaultScope
 from mmengine.runner import find_latest_checkpoint
 
 from densessl.checkpoint import install_safe_loader
-from densessl.engine.config import load_config, set_precision, set_runtime_defaults
+from densessl.engine.config import load_config, set_precision, set_runtime_defaults, use_images
 from densessl.engine.hooks import method_of
 from densessl.engine.runner import PretrainRunner
 from densessl.engine.schedule import check_schedules
@@ -72,9 +72,7 @@ def pretrain(
     if not cfg.get("work_dir"):
         cfg.work_dir = f"work_dirs/{Path(cfg.filename or 'pretrain').stem}"
     if images is not None:
-        dataset = cfg.train_dataloader.dataset
-        kept = {key: dataset[key] for key in ("transform", "max_broken") if key in dataset}
-        cfg.train_dataloader.dataset = dict(type="ImageFolder", root=str(images), **kept)
+        use_images(cfg, images)
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
     if seed is not None:

@@ -2,17 +2,21 @@
 
 import logging
 import os
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_distributed, is_main_process, master_only
+from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from densessl.checkpoint import check_free_space, load_checkpoint
+from densessl.engine.compiling import compile_networks
 from densessl.engine.hooks import method_of
+from densessl.engine.loop import end_workers
+from densessl.engine.message_hub import DeferredMessageHub
+from densessl.environment import CORE_PACKAGES, package_versions
 from densessl.errors import UserError
 from densessl.transfer.coverage import compare_state
 
@@ -24,18 +28,6 @@ OUR_HOOKS = dict(
     broken_images=dict(type="BrokenImagesHook"),
     stop=dict(type="StopHook"),
 )
-PACKAGES = ("densessl", "torch", "torchvision", "timm", "onedl-mmengine")
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the installed packages that matter for a checkpoint."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def _nothing(record: logging.LogRecord) -> bool:
@@ -69,6 +61,17 @@ class PretrainRunner(Runner):
         """As mmengine's, with weights in the memory format of the views."""
         return super().build_model(model).to(memory_format=torch.channels_last)
 
+    def build_message_hub(self, message_hub: dict | None = None) -> MessageHub:
+        """One that does not wait for the device at every step."""
+        hub = DeferredMessageHub.get_instance(self.experiment_name)
+        # mmengine's own parts ask its base class for the current one.
+        MessageHub._instance_dict[self.experiment_name] = hub
+        return hub
+
+    def _maybe_compile(self, target: str) -> None:
+        """As the config's ``compile`` says, but the networks and not the whole step."""
+        compile_networks(method_of(self), self.cfg.get("compile"))
+
     def _log_env(self, env_cfg: dict) -> None:
         """Environment and config go to the log file; on the console they hide what matters."""
         consoles = [h for h in self.logger.handlers if not isinstance(h, logging.FileHandler)]
@@ -95,11 +98,7 @@ class PretrainRunner(Runner):
             return super().train()
         finally:
             self.call_hook("however_it_ended")
-            # Left to the garbage collector, queues go before their workers: 5 s a worker.
-            loader = getattr(self._train_loop, "dataloader", None)
-            workers = getattr(loader, "_iterator", None)
-            if workers is not None:
-                workers._shutdown_workers()
+            end_workers(getattr(self._train_loop, "dataloader", None))
 
     def data_order(self) -> dict:
         """What decides which images a step sees; ``epoch_steps`` of a checkpoint add the place."""
@@ -127,7 +126,7 @@ class PretrainRunner(Runner):
             ),
             view_size=getattr(self.train_dataloader.dataset.transform, "size", None),
             step=method.step,
-            versions=package_versions(),
+            versions=package_versions(CORE_PACKAGES),
             data=self.train_dataloader.dataset.metainfo,
             order=dict(self.data_order(), epoch_steps=iter - began),
             epoch=epoch,

@@ -50,6 +50,9 @@ class BatchShuffle:
     """Shuffle-BN: each rank encodes a random part of the global batch, so that BatchNorm
     statistics cannot give away which keys belong to which queries.
 
+    Either way is one all-to-all of bytes, in which each row travels once, to the one rank that
+    wants it.
+
     Args:
         size: Images on each rank.
         seed: The same on every rank; the optimizer step will do.
@@ -61,23 +64,48 @@ class BatchShuffle:
         self.rank, self.world_size = get_dist_info()
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(size * self.world_size, generator=generator)
-        self.there, self.back = (
-            index.view(self.world_size, size)[self.rank] for index in (order, order.argsort())
-        )
+        # Row r: what rank r wants, as places in the global batch.
+        self.there = order.view(self.world_size, size)
+        self.back = order.argsort().view(self.world_size, size)
 
-    def shuffle(self, images: Tensor) -> Tensor:
-        """This rank's part of the shuffled global batch."""
-        if self.world_size == 1:
-            return images
-        return gather(images)[self.there.to(images.device)]
+    def shuffle(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """This rank's part of the shuffled global batch, (B, ...) each of any type."""
+        return self._exchange(tensors, self.there)
 
     def restore(self, *outputs: Tensor) -> tuple[Tensor, ...]:
-        """The outputs that belong to this rank's own images, all in one exchange."""
+        """The outputs that belong to this rank's own images, (B, ...) each of any type."""
+        return self._exchange(outputs, self.back)
+
+    def _exchange(self, tensors: tuple[Tensor, ...], wanted: Tensor) -> tuple[Tensor, ...]:
         if self.world_size == 1:
-            return outputs
-        flat = torch.cat([x.flatten(1) for x in outputs], dim=1)
-        own = gather(flat)[self.back.to(flat.device)]
-        parts = own.split([x[0].numel() for x in outputs], dim=1)
-        return tuple(
-            part.reshape(x.shape).to(x.dtype) for part, x in zip(parts, outputs, strict=True)
+            return tensors
+        device, size = tensors[0].device, wanted.shape[1]
+        owner = wanted // size
+        mine = owner == self.rank
+        rows = _as_bytes(tensors)
+        sent = rows[(wanted[mine] % size).to(device, non_blocking=True)]
+        received = torch.empty_like(rows)
+        torch.distributed.all_to_all_single(
+            received,
+            sent,
+            output_split_sizes=owner[self.rank].bincount(minlength=self.world_size).tolist(),
+            input_split_sizes=mine.sum(1).tolist(),
         )
+        # Rows come rank by rank, and in the order wanted within each.
+        arrival = owner[self.rank].argsort(stable=True).argsort()
+        return _from_bytes(received[arrival.to(device, non_blocking=True)], tensors)
+
+
+def _as_bytes(tensors: tuple[Tensor, ...]) -> Tensor:
+    """(B, ...) tensors of any types side by side: (B, bytes) uint8."""
+    flat = [tensor.reshape(len(tensor), -1).contiguous().view(torch.uint8) for tensor in tensors]
+    return torch.cat(flat, dim=1)
+
+
+def _from_bytes(rows: Tensor, like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What ``_as_bytes`` made, with the types and shapes of ``like``."""
+    sizes = [tensor[0].numel() * tensor.element_size() for tensor in like]
+    return tuple(
+        part.contiguous().view(tensor.dtype).view(tensor.shape)
+        for part, tensor in zip(rows.split(sizes, dim=1), like, strict=True)
+    )

@@ -4,7 +4,9 @@ Presets hold the augmentations of the papers; ``MultiView`` makes several views 
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -213,6 +215,30 @@ def _view(spec: str | dict, size: int) -> View:
         ) from error
 
 
+def _stages(size: int | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """First epoch and side of each stage of a schedule, in order."""
+    try:
+        stages = sorted((int(begin), int(side)) for begin, side in size)
+    except (TypeError, ValueError):
+        stages = [(0, size)]
+    if not stages or stages[0][0] != 0 or not all(isinstance(side, int) for _, side in stages):
+        raise UserError(
+            f"train_dataloader.dataset.transform.size is {size}.",
+            "give a side in pixels, or a schedule of (first epoch, side) that begins at epoch 0: "
+            "[(0, 160), (60, 192), (120, 224)]",
+        )
+    return stages
+
+
+class Plan(NamedTuple):
+    """All that is decided about the views of one image before it is decoded."""
+
+    views: list[View]
+    records: list[ViewRecord]
+    rngs: list[np.random.Generator]  # each goes on where ``View.draw`` stopped
+    scale: float  # 1, 1/2, 1/4 or 1/8: no crop is upsampled that need not be
+
+
 @TRANSFORMS.register_module()
 class MultiView:
     """Several views of one image, decoded once at no more detail than the crops can use.
@@ -220,14 +246,37 @@ class MultiView:
     Args:
         views: For each view the name of a preset or a dict of ``View`` options; the key
             ``preset`` in such a dict gives its defaults.
-        size: Side of every view that does not set its own.
+        size: Side of every view that does not set its own. A list of pairs makes it a schedule:
+            ``[(0, 160), (60, 192), (120, 224)]`` is 160 pixels for the first sixty epochs, then
+            192, then 224.
         shared_flip: Whether all views of an image are mirrored, or none, as the first one is.
+
+    Raises:
+        UserError: If a schedule does not begin at epoch 0, or is no list of pairs.
     """
 
-    def __init__(self, views: list[str | dict], size: int = 224, shared_flip: bool = False):
+    def __init__(
+        self,
+        views: list[str | dict],
+        size: int | Sequence[tuple[int, int]] = 224,
+        shared_flip: bool = False,
+    ):
+        self.stages = [
+            (begin, [_view(spec, side) for spec in views]) for begin, side in _stages(size)
+        ]
         self.shared_flip = shared_flip
-        self.views = [_view(spec, size) for spec in views]
-        self.size = max((view.size for view in self.views), default=size)  # kept in checkpoints
+
+    @property
+    def size(self) -> int:
+        """Side of the largest view of the last stage; kept in checkpoints."""
+        return max(view.size for view in self.stages[-1][1])
+
+    def views_at(self, epoch: int) -> list[View]:
+        """The views of an epoch, counted from 0.
+
+        A sample's key names its epoch, so workers need not be told, and a resumed run is right.
+        """
+        return next(views for begin, views in reversed(self.stages) if begin <= epoch)
 
     def __call__(
         self, data: bytes, key: SampleKey
@@ -240,23 +289,31 @@ class MultiView:
         Raises:
             ImageError: If the image cannot be decoded.
         """
-        width, height = image_size(data)
-        rngs = [np.random.default_rng((*key, number)) for number in range(len(self.views))]
-        records = [
-            view.draw(rng, width, height) for view, rng in zip(self.views, rngs, strict=True)
+        plan = self.plan(data, key)
+        image = read_image(data, plan.scale)
+        made = [
+            pair
+            for view, record, rng in zip(*plan[:3], strict=True)
+            for pair in view.cut(image, record, rng)
         ]
+        views, records = zip(*made, strict=True)
+        return views, records
+
+    def plan(self, data: bytes, key: SampleKey) -> Plan:
+        """Draws the random numbers of all views and decides how finely to decode.
+
+        Raises:
+            ImageError: As ``image_size``.
+        """
+        width, height = image_size(data)
+        views = self.views_at(key.epoch)
+        rngs = [np.random.default_rng((*key, number)) for number in range(len(views))]
+        records = [view.draw(rng, width, height) for view, rng in zip(views, rngs, strict=True)]
         if self.shared_flip:
             records = [record._replace(flip=records[0].flip) for record in records]
         # Every view needs at least its own detail, so the largest scale of all decides.
         scale = max(
             decode_scale((record.box[2:] - record.box[:2]).tolist(), view.size)
-            for view, record in zip(self.views, records, strict=True)
+            for view, record in zip(views, records, strict=True)
         )
-        image = read_image(data, scale)
-        made = [
-            pair
-            for view, record, rng in zip(self.views, records, rngs, strict=True)
-            for pair in view.cut(image, record, rng)
-        ]
-        views, records = zip(*made, strict=True)
-        return views, records
+        return Plan(views, records, rngs, scale)

@@ -31,11 +31,11 @@ def two_views(size=16):
     return MultiView(views=["moco_v2", "byol_2"], size=size)
 
 
-def epoch_of(dataset, workers, epoch=0, seed=3, start=0):
+def epoch_of(dataset, workers, epoch=0, seed=3, start=0, batch=4):
     sampler = ViewSampler(dataset, seed)
     sampler.set_epoch(epoch)
     sampler.start = start
-    loader = DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=workers)
+    loader = DataLoader(dataset, batch_size=batch, sampler=sampler, num_workers=workers)
     return list(loader)
 
 
@@ -176,3 +176,21 @@ def test_data_sets_build_from_configs(folder):
             )
         )
     assert dataset[SampleKey(0, 0, 0)].views[0].shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_epochs_follow_each_other_without_end(folder, workers):
+    """Whole batches of an epoch, then the next epoch's, from one iterator."""
+    dataset = ImageFolder(str(folder), two_views())
+    sampler = ViewSampler(dataset, seed=3)
+    sampler.set_epoch(2)
+    sampler.start = 5
+    sampler.follow_on(5)
+    loader = DataLoader(dataset, batch_size=5, sampler=sampler, num_workers=workers)
+    batches = iter(loader)
+    found = [next(batches) for _ in range(5)]  # one of epoch 2, two each of 3 and 4
+    expected = epoch_of(dataset, 0, epoch=2, start=5, batch=5)[:1]
+    for epoch in (3, 4):
+        expected += epoch_of(dataset, 0, epoch=epoch, batch=5)[:2]
+    assert all(same(one, two) for one, two in zip(found, expected, strict=True))
+    assert len(sampler) == 12

@@ -30,10 +30,13 @@ def assert_same(one: dict, other: dict) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers, accumulation", [(0, 1), (2, 1), (0, 2)])
-def test_resuming_inside_an_epoch_changes_nothing(tmp_path, images, workers, accumulation):
+@pytest.mark.parametrize(
+    "workers, accumulation, size", [(0, 1, 32), (2, 1, [(0, 24), (1, 32)]), (0, 2, 32)]
+)
+def test_resuming_inside_an_epoch_changes_nothing(tmp_path, images, workers, accumulation, size):
     """Two epochs of 8 steps (4 with accumulation), stopped inside both and between them."""
     options = {
+        "train_dataloader.dataset.transform.size": size,
         "train_dataloader.num_workers": workers,
         "optim_wrapper.accumulative_counts": accumulation,
         "precision": "fp32",

@@ -9,6 +9,7 @@ import torch
 from densessl.checkpoint import load_checkpoint
 from densessl.engine import pretrain
 from densessl.engine.config import load_config
+from densessl.errors import UserError
 from tests.training import write_config
 
 
@@ -105,3 +106,26 @@ def test_a_config_object_and_underscored_keywords_do_as_well(tmp_path, images):
     assert checkpoint.name == "step_1.pth"
     assert "momentum=0.5" in load_checkpoint(checkpoint)["meta"]["cfg"]
     assert cfg.model.momentum == 0.99
+
+
+def test_compiling_leaves_the_keys_of_the_checkpoint_alone(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    states = []
+    for name, options in (("plain", False), ("compiled", dict(backend="eager"))):
+        path = pretrain(
+            config,
+            work_dir=tmp_path / name,
+            precision="fp32",
+            compile=options,
+            train_cfg__max_steps=2,
+        )
+        states.append(load_checkpoint(path)["state_dict"])
+    plain, compiled = states
+    assert plain.keys() == compiled.keys()
+    assert all(torch.allclose(plain[name], compiled[name], atol=1e-6) for name in plain)
+
+
+def test_incomplete_batches_are_refused(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    with pytest.raises(UserError, match="drop_last is False"):
+        pretrain(config, work_dir=tmp_path / "run", train_dataloader__drop_last=False)

@@ -1,6 +1,7 @@
 """A tiny world for tests of methods: a small backbone, random views, one training step."""
 
 import torch
+from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import DefaultScope
 from torch import nn
 
@@ -37,7 +38,7 @@ class TinyPyramid(TinyBackbone):
         return first, self.layers[3](first)
 
 
-class Bare(nn.Module):
+class Bare(BaseDataPreprocessor):
     """A preprocessor that hands on float views as they are."""
 
     def forward(self, data, training=False):

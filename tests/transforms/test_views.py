@@ -163,3 +163,22 @@ def test_a_square_crop_has_the_share_of_the_shorter_side():
     boxes = torch.stack([r.box for r in draws(View(square=0.5), 500)])
     assert (boxes[:, 2:] - boxes[:, :2] == round(375 / 2)).all()
     assert boxes[:, 0].min() < 10 and boxes[:, 2].max() > 490
+
+
+def test_a_schedule_of_sizes_changes_nothing_but_the_size():
+    data = jpeg(np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8))
+    schedule = MultiView(["moco_v2", dict(preset="byol_2", size=20)], [(2, 48), (0, 16), (5, 64)])
+    for epoch, side in ((0, 16), (1, 16), (2, 48), (4, 48), (5, 64), (99, 64)):
+        views, records = schedule(data, SampleKey(1, epoch, 7))
+        fixed = MultiView(["moco_v2", dict(preset="byol_2", size=20)], side)
+        expected, same_records = fixed(data, SampleKey(1, epoch, 7))
+        assert views[0].shape == (side, side, 3) and views[1].shape == (20, 20, 3)
+        assert all(torch.equal(a, b) for a, b in zip(views, expected, strict=True))
+        for one, two in zip(records, same_records, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("size", [[(1, 32)], [], [32, 48], "32", [(0, 16), 3]])
+def test_a_schedule_that_is_none_is_named(size):
+    with pytest.raises(UserError, match="transform.size is"):
+        MultiView(["moco_v2"], size)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from densessl.errors import UserError
+from densessl.models.backbones.recompute import recomputed
 from densessl.registry import MODELS
 
 LAYOUTS = {
@@ -30,6 +31,8 @@ class ResNet(torchvision.models.ResNet):
         zero_init_residual: Starts each block's last BatchNorm at zero.
         replace_stride_with_dilation: As torchvision's; (False, True, True) is mmseg's d8.
         norm: "bn", or "gn" for GroupNorm of 32 groups under the same names.
+        with_cp: Gradient checkpointing: each block's activations are computed again in the
+            backward pass, a third more work for a fraction of the memory.
 
     Raises:
         ValueError: For another depth.
@@ -43,6 +46,7 @@ class ResNet(torchvision.models.ResNet):
         zero_init_residual: bool = False,
         replace_stride_with_dilation: Sequence[bool] | None = None,
         norm: str = "bn",
+        with_cp: bool = False,
     ):
         if depth not in LAYOUTS:
             raise ValueError(f"ResNet depth {depth}: choose one of {sorted(LAYOUTS)}")
@@ -60,6 +64,7 @@ class ResNet(torchvision.models.ResNet):
             norm_layer=NORMS[norm],
         )
         del self.fc, self.avgpool
+        self.with_cp = with_cp
         self.out_indices = tuple(out_indices)
         self.out_channels = tuple(64 * 2**i * block.expansion for i in self.out_indices)
 
@@ -68,7 +73,8 @@ class ResNet(torchvision.models.ResNet):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = []
         for stage in range(max(self.out_indices) + 1):
-            x = getattr(self, f"layer{stage + 1}")(x)
+            for block in getattr(self, f"layer{stage + 1}"):
+                x = recomputed(block, x) if self.with_cp else block(x)
             if stage in self.out_indices:
                 maps.append(x)
         return tuple(maps)

@@ -84,6 +84,10 @@ class Method(BaseModel, metaclass=ABCMeta):
         """The two views of ``batch``; see ``views_of``."""
         return self.views_of(batch, 2)
 
+    def augment(self, batch: ViewBatch) -> ViewBatch:
+        """What the loader gave, as ``loss`` wants it: float views on the device."""
+        return self.data_preprocessor(batch, True)["batch"]
+
     @abstractmethod
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
         """``loss`` (scalar) and figures for the log, whose names do not contain "loss"."""
@@ -136,7 +140,7 @@ def train_step(
     logs = []
     for micro_batch in data.chunk(optim_wrapper.accumulative_counts):
         with optim_wrapper.optim_context(model):
-            losses = model(**method.data_preprocessor(micro_batch, True), mode="loss")
+            losses = model(batch=method.augment(micro_batch), mode="loss")
         loss, log = method.parse_losses(losses)
         optim_wrapper.update_params(loss)
         logs.append(log)

@@ -68,6 +68,16 @@ class MoCo(Method):
             lines.append("shuffle-BN does nothing on one device; MoCo's recipes are for several")
         return lines
 
+    def augment(self, batch: ViewBatch) -> ViewBatch:
+        """Shuffle-BN: key views travel as bytes, and are augmented where they are encoded."""
+        batch = self.data_preprocessor.cast_data(batch)
+        query_view, key_view = self.two_views(batch)
+        query_record, key_record = batch.records
+        key_view, *drawn = BatchShuffle(len(key_view), self.step).shuffle(key_view, *key_record)
+        views, records = (query_view, key_view), (query_record, ViewRecord(*drawn))
+        augmented = super().augment(batch._replace(views=views, records=records))
+        return augmented._replace(records=batch.records)
+
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
         query_view, key_view = self.two_views(batch)
         features = self.backbone(query_view)[-1]
@@ -107,15 +117,15 @@ class MoCo(Method):
 
     @torch.no_grad()
     def encode_keys(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The teacher's side of (B, 3, H, W) images, through shuffle-BN.
+        """The teacher's side of (B, 3, H, W) images, which ``augment`` shuffled over the ranks.
 
         Returns:
-            (B, C) unit keys; with a dense branch also (B, F, S, S) backbone cells to match with,
-            (B, C, S, S) unit dense keys, and (B, C) unit dense keys pooled before normalisation,
-            for the queue.
+            This rank's own (B, C) unit keys; with a dense branch also (B, F, S, S) backbone cells
+            to match with, (B, C, S, S) unit dense keys, and (B, C) unit dense keys pooled before
+            normalisation, for the queue.
         """
         shuffle = BatchShuffle(len(images), self.step)
-        features = self.teacher.backbone(shuffle.shuffle(images))[-1]
+        features = self.teacher.backbone(images)[-1]
         key = l2_normalize(self.teacher.head(features))
         if self.dense is None:
             return shuffle.restore(key)

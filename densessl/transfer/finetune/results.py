@@ -1,18 +1,11 @@
 """``results.json``: everything a comparison found, in one file."""
 
-import os
-import platform
-import subprocess
-import sys
-import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
-from densessl.engine.runner import package_versions
+from densessl.environment import environment
 from densessl.transfer.finetune.inits import Init
 from densessl.transfer.finetune.plan import Run
 from densessl.transfer.finetune.processes import read_json
@@ -94,51 +87,6 @@ def collect(
         runs=entries,
         ground_truth=truth,
     )
-
-
-def environment() -> dict[str, Any]:
-    """Commit, hardware, versions, command and date of this process."""
-    versions = package_versions()
-    for name in ("onedl-mmcv", "onedl-mmdetection", "onedl-mmsegmentation"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return dict(
-        commit=_commit(),
-        hardware=_hardware(),
-        versions={"python": platform.python_version(), **versions},
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
-
-
-def _commit() -> str | None:
-    root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():  # installed: the version says it
-        return None
-    try:
-        run = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return run.stdout.strip()
-
-
-def _hardware() -> str:
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def _relative(paths: list[str] | None, work_dir: Path) -> list[str]:

@@ -1,0 +1,124 @@
+"""Measuring: seconds, interleaved so that a busy machine treats all alike, and peak memory."""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+PAGE = 4096
+MB = 2**20
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for what ``device`` has been given to do; a CPU has done it already."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def time_interleaved(
+    calls: dict[str, Callable[[], object]],
+    device: torch.device,
+    repeats: int,
+    warmup: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Times each of ``calls`` in turn, ``repeats`` times over.
+
+    Args:
+        calls: What to time.
+        device: Waited for before and after each call.
+        repeats: Timed rounds.
+        warmup: Rounds before those, not counted: compilation, caches, allocators.
+        clock: ``time.process_time`` counts the CPU seconds of all threads instead.
+
+    Returns:
+        Seconds of each call.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(warmup + repeats):
+        for name, call in calls.items():
+            synchronize(device)
+            start = clock()
+            call()
+            synchronize(device)
+            if number >= warmup:
+                seconds[name].append(clock() - start)
+    return seconds
+
+
+def summary(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles of ``seconds``."""
+    low, median, high = (
+        statistics.quantiles(seconds, n=4, method="inclusive")
+        if len(seconds) > 1
+        else (seconds[0],) * 3
+    )
+    return dict(median=median, q25=low, q75=high, runs=len(seconds))
+
+
+def resident_mb() -> float:
+    """Memory of this process as the kernel sees it, allocators and C libraries included."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / MB
+
+
+class PeakMemory:
+    """What a block of code holds at its worst: ``with PeakMemory(device) as memory: ...``.
+
+    On a GPU the memory that tensors take there, on a CPU the resident memory of the process, looked
+    at every millisecond.
+
+    Attributes:
+        before: MB at the start.
+        peak: MB at the worst.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    @property
+    def extra(self) -> float:
+        """MB at the worst above the start."""
+        return max(self.peak - self.before, 0.0)
+
+    def __enter__(self) -> "PeakMemory":
+        if self.device.type == "cuda":
+            synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.before = torch.cuda.memory_allocated(self.device) / MB
+        else:
+            self.peak = self.before = resident_mb()
+            self._done = threading.Event()
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.001):
+            self.peak = max(self.peak, resident_mb())
+
+    def __exit__(self, *_) -> None:
+        if self.device.type == "cuda":
+            synchronize(self.device)
+            self.peak = torch.cuda.max_memory_allocated(self.device) / MB
+        else:
+            self._done.set()
+            self._watcher.join()
+
+
+@contextmanager
+def profiled(path: str | Path | None, device: torch.device) -> Iterator[None]:
+    """Writes a trace of the block for chrome://tracing or Perfetto; with no ``path``, nothing."""
+    if path is None:
+        yield
+        return
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profile:
+        yield
+        synchronize(device)
+    profile.export_chrome_trace(str(path))

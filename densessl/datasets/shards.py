@@ -1,0 +1,148 @@
+"""Images in tar files, for data sets of more files than a disk or a network share likes.
+
+A shard is a plain tar file as webdataset reads it. Beside it lies an index of where each image's
+bytes begin, so that any image is one read away: order, ranks, workers and resuming are those of a
+folder, and so are the views.
+"""
+
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from densessl.datasets.images import ImageDataset, existing, walk_images
+from densessl.errors import UserError
+from densessl.registry import DATASETS
+from densessl.transforms.decode import EXTENSIONS, ImageError
+
+FORMAT = "densessl-shard/1"
+
+
+@DATASETS.register_module()
+class TarShards(ImageDataset):
+    """Every image in the uncompressed ``.tar`` files below a folder, in the order of their names.
+
+    An index, ``NAME.tar.idx``, is made where it is missing or older than its shard; in a folder
+    that cannot be written to it is made anew each time.
+    """
+
+    def list_files(self) -> list[str]:
+        root = existing(self.root, "The folder of shards")
+        self.shards = [str(path) for path in sorted(root.rglob("*.tar"))]
+        if not self.shards:
+            raise UserError(
+                f"There is no .tar file in {root}.",
+                "write some with tools/shard.py IMAGES OUT, or name a folder of images as "
+                "ImageFolder",
+            )
+        indices = [read_index(shard) for shard in self.shards]
+        counts = [len(index["names"]) for index in indices]
+        self._shard = np.repeat(np.arange(len(counts)), counts)
+        self._offset, self._size = (
+            np.concatenate([np.asarray(index[key], np.int64) for index in indices])
+            for key in ("offsets", "sizes")
+        )
+        return [name for index in indices for name in index["names"]]
+
+    def path(self, index: int) -> str:
+        return f"{self.shards[self._shard[index]]}/{self.files[index]}"
+
+    def read(self, index: int) -> bytes:
+        """See ``ImageDataset``."""
+        size = int(self._size[index])
+        try:
+            with open(self.shards[self._shard[index]], "rb", buffering=0) as file:
+                file.seek(int(self._offset[index]))
+                data = file.read(size)
+        except OSError as error:
+            raise ImageError(self.path(index), error.strerror or str(error)) from error
+        if len(data) < size:
+            raise ImageError(self.path(index), "the shard ends before the image does")
+        return data
+
+
+def read_index(shard: str | Path) -> dict[str, list]:
+    """Names, offsets and sizes of the images in ``shard``, from its index or for it.
+
+    Raises:
+        UserError: If the shard is no uncompressed tar file, or is cut short.
+    """
+    shard = Path(shard)
+    beside, state = Path(f"{shard}.idx"), shard.stat()
+    try:
+        index = json.loads(beside.read_text())
+        fits = index["format"] == FORMAT and index["bytes"] == state.st_size
+        if fits and beside.stat().st_mtime_ns >= state.st_mtime_ns:
+            return index
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    index = make_index(shard)
+    partial = beside.with_name(f"{beside.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(index))
+        os.replace(partial, beside)
+    except OSError:  # a folder of somebody else's
+        partial.unlink(missing_ok=True)
+    return index
+
+
+def make_index(shard: Path) -> dict[str, list]:
+    """Walks through ``shard``; see ``read_index``."""
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            members = [m for m in tar if m.isfile() and m.name.lower().endswith(EXTENSIONS)]
+    except tarfile.TarError as error:
+        raise UserError(
+            f"{shard} cannot be read as an uncompressed tar file: {error}",
+            "write it again, with tools/shard.py or tar -cf",
+        ) from error
+    size = shard.stat().st_size
+    if any(member.offset_data + member.size > size for member in members):
+        raise UserError(f"{shard} is cut short.", "copy or write it again")
+    return dict(
+        format=FORMAT,
+        bytes=size,
+        names=[member.name for member in members],
+        offsets=[member.offset_data for member in members],
+        sizes=[member.size for member in members],
+    )
+
+
+def write_shards(images: str | Path, out: str | Path, per_shard: int = 10_000) -> list[Path]:
+    """Copies all images below a folder into shards, bytes and order as they are.
+
+    Args:
+        images: The folder.
+        out: A folder for the shards; made if there is none.
+        per_shard: Images in each shard; the last one gets the rest.
+
+    Returns:
+        The shards.
+
+    Raises:
+        UserError: If there are no images, or shards already.
+    """
+    root, out = existing(images, "The image folder"), Path(out)
+    names = walk_images(root)
+    if not names:
+        raise UserError(f"No images found in {root}.", "name the folder that they are in")
+    if any(out.glob("*.tar")):
+        raise UserError(f"{out} holds .tar files already.", "name another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    shards = []
+    for start in range(0, len(names), per_shard):
+        shard = out / f"shard-{start // per_shard:06}.tar"
+        partial = shard.with_suffix(".part")
+        with tarfile.open(partial, "w") as tar:
+            for name in names[start : start + per_shard]:
+                # Not the owner, the times and the rights: the same images make the same file.
+                entry = tarfile.TarInfo(name)
+                with open(root / name, "rb") as file:
+                    entry.size = os.fstat(file.fileno()).st_size
+                    tar.addfile(entry, file)
+        os.replace(partial, shard)
+        read_index(shard)
+        shards.append(shard)
+    return shards

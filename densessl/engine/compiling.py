@@ -1,0 +1,32 @@
+"""torch.compile where it pays: the networks, in place, so that checkpoints keep their keys."""
+
+from typing import Any
+
+from torch import nn
+
+from densessl.models.methods.base import Method
+from densessl.models.teacher import Teacher
+
+
+def networks(module: nn.Module) -> list[nn.Module]:
+    """The largest parts of a method that are plain networks: backbone, heads and their twins.
+
+    A module that is no method is one network itself.
+    """
+    if not isinstance(module, Method | Teacher):
+        return [module] if next(module.parameters(), None) is not None else []
+    return [part for child in module.children() for part in networks(child)]
+
+
+def compile_networks(module: nn.Module, options: bool | dict[str, Any] | None) -> None:
+    """Compiles the networks of ``module`` in place, each by itself.
+
+    Args:
+        module: A method or a network.
+        options: What the config's ``compile`` says: True, or arguments of ``torch.compile``; False
+            and None do nothing.
+    """
+    if options is None or options is False:
+        return
+    for network in networks(module):
+        network.compile(**({} if options is True else options))

@@ -1,0 +1,142 @@
+"""tools/benchmark.py on a tiny config: what it says is there, true where it can be checked."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from densessl.benchmark import record, write
+from densessl.benchmark.loss import benchmark_loss, materialised
+from densessl.benchmark.measure import PeakMemory, summary, time_interleaved
+from densessl.losses import info_nce
+from tests.training import REPO, write_config, write_images
+
+CPU = torch.device("cpu")
+
+
+def tool(*argv: str, out) -> dict:
+    spec = importlib.util.spec_from_file_location("benchmark_tool", REPO / "tools/benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.main([*argv, "--out", str(out)]) == 0
+    return json.loads(out.read_text())
+
+
+@pytest.fixture
+def config(tmp_path):
+    return str(write_config(tmp_path / "config.py", write_images(tmp_path / "images", 16)))
+
+
+def test_rounds_are_interleaved_and_the_first_are_not_counted():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    seconds = time_interleaved(calls, CPU, repeats=3, warmup=2)
+    assert order == ["a", "b"] * 5
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_a_summary_is_the_median_and_the_quartiles():
+    values = [5.0, 1.0, 2.0, 4.0, 3.0]
+    q25, median, q75 = np.quantile(values, [0.25, 0.5, 0.75])
+    assert summary(values) == dict(median=median, q25=q25, q75=q75, runs=5)
+    assert summary([7.0]) == dict(median=7.0, q25=7.0, q75=7.0, runs=1)
+
+
+def test_peak_memory_sees_what_is_gone_again():
+    with PeakMemory(CPU) as memory:
+        for _ in range(3):  # the watcher may come late once
+            torch.ones(50 * 2**18).sum()
+    assert 45 < memory.extra < 150
+
+
+def test_both_forms_of_the_loss_are_the_same_loss():
+    draw = torch.Generator().manual_seed(0)
+    query, positive, queue = (
+        torch.randn(n, 8, generator=draw, dtype=torch.float64) for n in (5, 5, 40)
+    )
+    assert torch.allclose(info_nce(query, positive, queue), materialised(query, positive, queue))
+
+
+def test_loss_leaves_out_what_does_not_fit(monkeypatch):
+    whole = benchmark_loss(64, 256, 8, CPU, repeats=2)
+    times = [whole[form]["seconds"]["median"] for form in ("streaming", "materialised")]
+    assert whole["time_ratio"] == times[0] / times[1]
+    monkeypatch.setattr("densessl.benchmark.loss.available_mb", lambda device: 0.0)
+    assert "materialised" not in benchmark_loss(64, 256, 8, CPU, repeats=2)
+
+
+def test_step(tmp_path, config, capsys):
+    trace = tmp_path / "trace.json"
+    argv = [
+        "step",
+        config,
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+        "--repeats",
+        "2",
+        "--warmup",
+        "1",
+    ]
+    argv += ["--profile", str(trace), "--cfg-options", "optim_wrapper.accumulative_counts=2"]
+    entry = tool(*argv, "model.queue_size=64", out=tmp_path / "step.json")
+    result = entry["result"]
+    assert entry["format"] == "densessl-benchmark/1" and entry["what"] == "step"
+    assert entry["environment"].keys() == {"commit", "hardware", "versions", "command", "date"}
+    assert result["images"] == 8 and result["view"] == [3, 32, 32]
+    assert result["method"] == "DenseCL" and result["precision"] == "fp32"
+    seconds = {name: value["median"] for name, value in result["seconds"].items()}
+    assert result["of_floor"] == pytest.approx(seconds["step"] / seconds["floor"])
+    assert result["pairs_per_s"] == pytest.approx(8 / seconds["step"])
+    assert 100 < result["peak_mb"] < 10000
+    names = {event.get("name", "") for event in json.loads(trace.read_text())["traceEvents"]}
+    assert any("convolution_backward" in name for name in names)
+    assert "of_floor" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_data(tmp_path, config):
+    argv = ["data", config, "--count", "8", "--workers", "0", "1", "--repeats", "2"]
+    result = tool(*argv, out=tmp_path / "data.json")["result"]
+    assert result["images"] == 8
+    worker = result["worker"]
+    assert worker["decode_ms"]["median"] < worker["sample_ms"]["median"]
+    assert worker["images_per_core_s"] == pytest.approx(1000 / worker["sample_ms"]["median"])
+    assert [entry["workers"] for entry in result["loader"]] == [0, 1]
+    assert all(entry["images_per_s"]["median"] > 1 for entry in result["loader"])
+
+
+@pytest.mark.slow
+def test_end_to_end(tmp_path, config):
+    argv = ["end-to-end", config, "--steps", "6", "--warmup", "2"]
+    result = tool(*argv, out=tmp_path / "whole.json")["result"]
+    assert result["steps"] == 6 and result["images"] == 4 and result["workers"] == 0
+    assert 0 < result["data_wait"] < 1 and result["images_per_s"] > 0
+
+
+def test_a_mistake_is_one_message(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("benchmark_tool", REPO / "tools/benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.main(["step", str(tmp_path / "none.py")]) == 2
+    assert capsys.readouterr().err.startswith("\nerror: There is no config")
+
+
+def test_tables_are_made_from_the_files_and_made_anew(tmp_path):
+    spec = importlib.util.spec_from_file_location("tables", REPO / "tools/performance_tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- tables -->\nold\n<!-- /tables -->\nafter\n")
+    times = dict(median=0.25, q25=0.2, q75=0.3, runs=3)
+    write(record("loss", dict(rows=7, streaming=times), None, "cpu"), tmp_path / "loss_cpu.json")
+    (tmp_path / "other.json").write_text('{"format": "something else"}')
+    for _ in range(2):
+        assert tables.main([str(tmp_path), "--page", str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith("before\n<!-- tables -->\n### loss_cpu\n")
+    assert text.endswith("<!-- /tables -->\nafter\n") and text.count("###") == 1
+    assert "streaming  0.25  (0.2 .. 0.3)" in text and "old" not in text

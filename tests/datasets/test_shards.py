@@ -1,0 +1,135 @@
+"""Tar shards give what the folder gives, and resume as it does."""
+
+import importlib.util
+import json
+import os
+import tarfile
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from densessl.checkpoint import load_checkpoint
+from densessl.datasets import ImageFolder, TarShards, ViewSampler
+from densessl.datasets.shards import write_shards
+from densessl.engine import pretrain
+from densessl.errors import UserError
+from densessl.structures import SampleKey
+from densessl.transforms import MultiView
+from densessl.transforms.decode import ImageError
+from tests.training import REPO, write_config, write_images
+
+VIEWS = MultiView(["moco_v2", "byol_2"], size=16)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Sixteen images in a folder and folders below, and a file that is none."""
+    folder = write_images(tmp_path_factory.mktemp("data") / "images", 16)
+    (folder / "below").mkdir()
+    for number in range(0, 16, 3):
+        os.rename(folder / f"{number:03}.jpg", folder / "below" / f"{number:03}.jpg")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shards(images):
+    out = images.parent / "shards"
+    assert [path.name for path in write_shards(images, out, per_shard=6)] == [
+        f"shard-{number:06}.tar" for number in range(3)
+    ]
+    return out
+
+
+def leaves(value):
+    return [value] if isinstance(value, torch.Tensor) else [x for v in value for x in leaves(v)]
+
+
+def same(one, two):
+    return all(torch.equal(a, b) for a, b in zip(leaves(one), leaves(two), strict=True))
+
+
+def test_the_bytes_and_the_views_are_those_of_the_folder(images, shards):
+    folder, tars = ImageFolder(str(images), VIEWS), TarShards(str(shards), VIEWS)
+    assert len(tars) == 16 and tars.metainfo == folder.metainfo
+    for index in range(16):
+        assert tars.read(index) == folder.read(index)
+        assert same(tars[SampleKey(3, 1, index)], folder[SampleKey(3, 1, index)])
+    assert tars.check() == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ranks_and_workers_see_the_same_batches(images, shards, monkeypatch, workers):
+    monkeypatch.setattr("densessl.datasets.sampler.get_dist_info", lambda: (1, 2))
+    batches = []
+    for kind, root in ((ImageFolder, images), (TarShards, shards)):
+        dataset = kind(str(root), VIEWS)
+        sampler = ViewSampler(dataset, seed=5)
+        sampler.start = 2
+        batches.append(list(DataLoader(dataset, 3, sampler=sampler, num_workers=workers)))
+    assert len(batches[0]) == 2
+    assert all(same(one, two) for one, two in zip(*batches, strict=True))
+
+
+def test_an_index_is_made_used_and_made_again(images, tmp_path):
+    (shard,) = write_shards(images, tmp_path / "out")
+    beside = shard.with_name("shard-000000.tar.idx")
+    beside.unlink()
+    assert len(TarShards(str(shard.parent), VIEWS)) == 16 and beside.exists()
+    index = json.loads(beside.read_text())
+    beside.write_text(json.dumps(dict(index, names=[f"x{name}" for name in index["names"]])))
+    assert TarShards(str(shard.parent), VIEWS).files[0].startswith("x")  # it is the index we read
+    with tarfile.open(shard, "w") as tar:
+        tar.add(images / "001.jpg", "new.jpg")
+        tar.add(images / "notes.txt", "notes.txt")
+    assert TarShards(str(shard.parent), VIEWS).files == ["new.jpg"]
+    beside.write_text("no json")
+    assert TarShards(str(shard.parent), VIEWS).files == ["new.jpg"]
+
+
+def test_broken_shards_are_named(images, tmp_path):
+    out = tmp_path / "out"
+    (shard,) = write_shards(images, out)
+    dataset = TarShards(str(out), VIEWS)
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:4000])
+    with pytest.raises(ImageError, match="ends before the image does"):
+        dataset.read(15)
+    with pytest.raises(UserError, match="cut short|cannot be read as an uncompressed tar"):
+        TarShards(str(out), VIEWS)
+    shard.write_bytes(b"\x1f\x8b" + whole)
+    with pytest.raises(UserError, match="shard-000000.tar cannot be read as an uncompressed tar"):
+        TarShards(str(out), VIEWS)
+    shard.unlink()
+    with pytest.raises(UserError, match="There is no .tar file in"):
+        TarShards(str(out), VIEWS)
+    with pytest.raises(ImageError, match="No such file"):
+        dataset.read(0)
+    assert dataset.path(0) == f"{shard}/{dataset.files[0]}"
+
+
+def test_the_tool_writes_them_and_says_what_is_wrong(images, tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("shard_tool", REPO / "tools/shard.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    argv = [str(images), str(tmp_path / "out"), "--images-per-shard", "10"]
+    assert tool.main(argv) == 0
+    assert "2 shards" in capsys.readouterr().out
+    assert tool.main(argv) == 2
+    assert "holds .tar files already" in capsys.readouterr().err
+    assert tool.main([str(images / "none"), str(tmp_path / "other")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_on_a_folder_goes_on_on_its_shards(images, shards, tmp_path):
+    config = write_config(tmp_path / "config.py", images)
+    options = {"train_cfg.max_epochs": 1, "precision": "fp32"}
+    whole = pretrain(config, work_dir=tmp_path / "whole", **options)
+    pretrain(config, work_dir=tmp_path / "run", **options, **{"train_cfg.max_steps": 2})
+    for key, value in dict(type="TarShards", root=str(shards)).items():
+        options[f"train_dataloader.dataset.{key}"] = value
+    resumed = pretrain(config, work_dir=tmp_path / "run", resume=True, **options)
+    one, two = (load_checkpoint(path)["state_dict"] for path in (whole, resumed))
+    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -1,0 +1,67 @@
+"""Gradient checkpointing and compilation change nothing but memory and time."""
+
+import pytest
+import torch
+
+from densessl.engine.compiling import compile_networks, networks
+from densessl.models import DenseCL, DenseHead, GlobalHead, ResNet
+from tests.models.tiny import build, optimizer_for, views
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_checkpointing_keeps_values_gradients_and_statistics(frozen):
+    nets = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        nets.append(ResNet(18, (1, 3), with_cp=with_cp).double().train(not frozen))
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    for net in nets:
+        sum(part.square().mean() for part in net(x)).backward()
+    plain, recomputed = (dict(net.named_parameters()) for net in nets)
+    assert plain.keys() == recomputed.keys()
+    for name, parameter in plain.items():
+        assert torch.equal(parameter.grad, recomputed[name].grad), name
+    for name, value in nets[0].state_dict().items():
+        assert torch.equal(value, nets[1].state_dict()[name]), name
+    assert nets[1].layer1[0].bn1.momentum == 0.1
+
+
+def test_checkpointing_keeps_fewer_activations():
+    def kept(with_cp: bool) -> int:
+        net, sizes = ResNet(18, with_cp=with_cp), []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: sizes.append(tensor.numel()) or tensor, lambda tensor: tensor
+        ):
+            net(torch.randn(2, 3, 32, 32))
+        return sum(sizes)
+
+    assert kept(True) < kept(False) / 2
+
+
+def method():
+    torch.manual_seed(0)
+    return build(DenseCL, GlobalHead(12, (16,), 8), DenseHead(12, (16,), 8), queue_size=37)
+
+
+def test_backbone_heads_and_their_twins_are_the_networks():
+    model = method()
+    expected = [model.backbone, model.head, model.teacher.backbone, model.teacher.head]
+    expected += [model.dense_head, model.teacher.dense_head]
+    assert {id(part) for part in networks(model)} == {id(part) for part in expected}
+    assert networks(model.head) == [model.head]
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_the_same_under_the_same_keys():
+    results = []
+    for options in (False, dict(backend="aot_eager")):
+        model = method()
+        compile_networks(model, options)
+        compiled = [part._compiled_call_impl is not None for part in networks(model)]
+        assert compiled == [bool(options)] * 6
+        wrapper = optimizer_for(model)
+        losses = [model.train_step(views(seed=step), wrapper)["loss"] for step in range(3)]
+        results.append((losses, model.state_dict()))
+    (plain, state), (compiled, other) = results
+    assert torch.allclose(torch.stack(plain), torch.stack(compiled), rtol=0, atol=1e-9)
+    assert state.keys() == other.keys()

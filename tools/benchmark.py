@@ -1,0 +1,96 @@
+"""Measure what training costs: benchmark.py data|step|end-to-end CONFIG, or benchmark.py loss."""
+
+import argparse
+import sys
+
+import torch
+from mmengine.config import DictAction
+
+from densessl.benchmark import (
+    benchmark_data,
+    benchmark_end_to_end,
+    benchmark_loss,
+    benchmark_step,
+    recipe,
+    record,
+    table,
+    write,
+)
+from densessl.engine.optim import PRECISIONS
+from densessl.errors import UserError
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure what training costs.")
+    what = parser.add_subparsers(dest="what", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--out", metavar="F", help="write the result as JSON")
+    shared.add_argument("--threads", type=int, metavar="N", help="CPU threads of torch")
+    placed = argparse.ArgumentParser(add_help=False)
+    placed.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
+    repeated = argparse.ArgumentParser(add_help=False)
+    repeated.add_argument("--repeats", type=int, default=10, metavar="N", help="timed rounds")
+    repeated.add_argument("--profile", metavar="F", help="write a trace for Perfetto")
+    configured = argparse.ArgumentParser(add_help=False)
+    configured.add_argument("config", help="a pretraining config")
+    configured.add_argument("--images", help="a folder of images, instead of the config's data")
+    configured.add_argument("--precision", choices=PRECISIONS)
+    configured.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE"
+    )
+
+    data = what.add_parser(
+        "data", parents=[configured, repeated, placed, shared], help="worker and loader"
+    )
+    data.add_argument("--count", type=int, default=200, metavar="N", help="images to use")
+    data.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    loss = what.add_parser(
+        "loss", parents=[repeated, placed, shared], help="info_nce, all logits at once"
+    )
+    loss.add_argument("--rows", type=int, default=1568, help="49 an image for DenseCL at 224 px")
+    loss.add_argument("--negatives", type=int, default=65536)
+    loss.add_argument("--dim", type=int, default=128)
+    loss.add_argument("--warmup", type=int, default=1, metavar="N", help="rounds before")
+    step = what.add_parser(
+        "step", parents=[configured, repeated, placed, shared], help="a step, its floor"
+    )
+    step.add_argument("--warmup", type=int, default=3, metavar="N", help="steps before")
+    whole = what.add_parser("end-to-end", parents=[configured, shared], help="files to steps")
+    whole.add_argument("--steps", type=int, default=50, metavar="N")
+    whole.add_argument("--warmup", type=int, default=10, metavar="N", help="steps before")
+    return parser.parse_args(argv)
+
+
+def measure(args: argparse.Namespace, device: torch.device) -> dict:
+    """Runs the sub-command."""
+    if args.what == "loss":
+        shape = (args.rows, args.negatives, args.dim)
+        return benchmark_loss(*shape, device, args.repeats, args.warmup, args.profile)
+    cfg = recipe(args.config, args.images, args.precision, args.cfg_options)
+    if args.what == "data":
+        return benchmark_data(cfg, device, args.count, args.workers, args.repeats, args.profile)
+    if args.what == "step":
+        return benchmark_step(cfg, device, args.repeats, args.warmup, args.profile)
+    return benchmark_end_to_end(cfg, device, args.steps, args.warmup)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    device = torch.device(
+        getattr(args, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        result = measure(args, device)
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 2
+    print(table(result))
+    if args.out:
+        write(record(args.what, result, getattr(args, "config", None), device.type), args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

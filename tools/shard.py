@@ -1,0 +1,29 @@
+"""Copy a folder of images into tar shards: shard.py IMAGES OUT [--images-per-shard N]"""
+
+import argparse
+import sys
+
+from densessl.datasets.shards import write_shards
+from densessl.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Copy a folder of images into tar shards.")
+    parser.add_argument("images", help="a folder of images, searched in depth")
+    parser.add_argument("out", help="a folder for the shards")
+    parser.add_argument("--images-per-shard", type=int, default=10_000, metavar="N")
+    args = parser.parse_args(argv)
+    try:
+        shards = write_shards(args.images, args.out, args.images_per_shard)
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{len(shards)} shards in {args.out}. To train on them: --cfg-options "
+        f"train_dataloader.dataset.type=TarShards train_dataloader.dataset.root={args.out}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
