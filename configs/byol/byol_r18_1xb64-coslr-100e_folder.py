@@ -1,4 +1,4 @@
-_base_ = "../_base_/small_folder.py"
+_base_ = "../_base_/small_folder_adamw.py"
 
 # A short training has few steps: the teacher follows faster.
 model = dict(
@@ -6,7 +6,8 @@ model = dict(
     backbone=dict(type="ResNet", depth=18),
     head=dict(type="GlobalHead", hidden_channels=(1024,), out_channels=256, norm=True),
     predictor=dict(type="GlobalHead", hidden_channels=(1024,), out_channels=256, norm=True),
-    momentum=0.98,
+    momentum=0.99,
     end_momentum=1.0,
 )
 train_dataloader = dict(dataset=dict(transform=dict(views=["byol_1", "byol_2"])))
+optim_wrapper = dict(optimizer=dict(lr=0.008))
