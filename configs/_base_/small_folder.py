@@ -2,6 +2,11 @@
 # tools/train.py CONFIG --images DIR
 _base_ = [
     "./datasets/folder_mocov2.py",
-    "./schedules/sgd_coslr_100e_small.py",
+    "./schedules/sgd_coslr_200e.py",
     "./default_runtime.py",
 ]
+
+# In hundreds of steps AdamW does the same for losses of every scale; SGD at the published rates
+# leaves some networks worse for fine-tuning than it found them.
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=0.004, weight_decay=0.05))
+train_cfg = dict(max_epochs=100)

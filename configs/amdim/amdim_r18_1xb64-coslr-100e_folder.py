@@ -10,4 +10,3 @@ model = dict(
 train_dataloader = dict(
     dataset=dict(transform=dict(size=96, views=["amdim", "amdim"], shared_flip=True)),
 )
-optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=0.002, weight_decay=1e-4))

@@ -1,4 +1,4 @@
-_base_ = "../_base_/small_folder_adamw.py"
+_base_ = "../_base_/small_folder.py"
 
 model = dict(
     type="BarlowTwins",

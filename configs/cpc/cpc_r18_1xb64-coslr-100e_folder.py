@@ -16,4 +16,3 @@ train_dataloader = dict(
         ),
     ),
 )
-optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=0.002, weight_decay=1e-4))

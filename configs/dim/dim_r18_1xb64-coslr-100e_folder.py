@@ -9,4 +9,3 @@ model = dict(
     estimator="infonce",  # asks more of a small batch than jsd
 )
 train_dataloader = dict(dataset=dict(transform=dict(size=96, views=["moco_v2"])))
-optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=0.002, weight_decay=1e-4))

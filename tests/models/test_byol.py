@@ -49,6 +49,14 @@ def test_byol_equals_its_definition():
     checks.assert_same(method, batch, sum(2 + 2 * cosine for cosine in cosines))
 
 
+@WITH_TEACHER
+def test_the_log_shows_the_spread_of_projections_not_of_predictions(make):
+    method, batch = make(), views()
+    (z1, _), _ = embed(method, batch.views)
+    spread = torch.stack([plain.unit(row) for row in z1]).std(0, correction=0).mean() * 10**0.5
+    assert method.loss(batch)["embedding_std"].item() == pytest.approx(spread.item(), abs=1e-9)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.2])
 def test_mocov3_equals_its_definition(temperature):
     method, batch = teacher_away(mocov3(temperature=temperature)), views()

@@ -55,7 +55,8 @@ class BYOL(Method):
         losses = {"loss": self.compare(p1, k2) + self.compare(p2, k1)}
         if self.dense is not None:
             losses = self.with_cells(losses["loss"], maps, key_maps, batch.records)
-        return {**losses, **health(p1, k2), "teacher_distance": self.teacher.distance(self)}
+        # Of projections: a new predictor's outputs are nearly equal for some hundred steps.
+        return {**losses, **health(z1, k2), "teacher_distance": self.teacher.distance(self)}
 
     def encode(self, network: nn.Module, view: Tensor) -> tuple[Tensor, Tensor]:
         """What ``network``, the student or its teacher, makes of a view.
