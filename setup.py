@@ -26,7 +26,8 @@ TRANSFER = [
     "matplotlib>=3.8",
     "jinja2>=3.1",
 ]
-DEV = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8,<1"]
+# lightly is there to be compared with, in tests.
+DEV = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8,<1", "lightly>=1.5,<2"]
 
 
 class BuildWithConfigs(build_py):

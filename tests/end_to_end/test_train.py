@@ -110,6 +110,7 @@ def test_a_mistake_is_one_readable_message(tmp_path, images, refused, argv, word
     assert words.format(**names) in message
 
 
+@pytest.mark.slow
 def test_some_broken_images_are_named_and_trained_without(tmp_path, capfd):
     images = write_images(tmp_path / "images", 32)
     for number in (1, 5, 9):
@@ -208,6 +209,7 @@ def test_no_room_for_the_checkpoints_is_said_before_the_start(monkeypatch, confi
     assert "Not enough room on the disk" in message and "1.0 kB are free" in message
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_reported(monkeypatch, config, refused):
     def full(*args, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

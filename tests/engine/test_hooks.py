@@ -29,6 +29,7 @@ def break_images(folder, names) -> None:
         (folder / f"{name:03}.jpg").write_bytes(b"broken")
 
 
+@pytest.mark.slow
 def test_broken_images_are_named_and_counted(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(ImageFolder, "check", only_first_is_checked)
     images = write_images(tmp_path / "images", 32)
@@ -92,6 +93,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, images, monkeypatch):
         pretrain(config, work_dir=tmp_path / "run", **{"default_hooks.finite_loss.interval": 4})
 
 
+@pytest.mark.slow
 def test_nan_weights_are_never_saved(tmp_path, images, monkeypatch):
     """The loss breaks between two checks, and a checkpoint is due before the next one."""
     poison(monkeypatch, from_step=7)

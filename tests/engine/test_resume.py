@@ -69,6 +69,7 @@ def test_a_finished_run_stays_finished(tmp_path, images):
     assert again == first and first.stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_the_seed_of_the_checkpoint_goes_on(tmp_path, images):
     """Resuming without repeating --seed draws the same images and views as before."""
     config = write_config(tmp_path / "config.py", images)
@@ -80,6 +81,7 @@ def test_the_seed_of_the_checkpoint_goes_on(tmp_path, images):
     assert_same(states(whole), states(resumed))
 
 
+@pytest.mark.slow
 def test_a_changed_batch_starts_the_epoch_again_and_says_so(tmp_path, images, capsys):
     config = write_config(tmp_path / "config.py", images, extra="log_level = 'WARNING'")
     first = pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_steps": 5})

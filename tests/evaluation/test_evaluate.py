@@ -153,6 +153,7 @@ def test_stages_are_concatenated_at_the_finest_grid(checkpoint):
             frozen.maps(pixels, (2, 3))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_brings_its_input_size_and_name(checkpoint):
     frozen = load_frozen(checkpoint)
     assert frozen.size == 64 and frozen.input["mean"] == [100.0, 110.0, 120.0]

@@ -17,6 +17,7 @@ def hook(data, **options) -> str:
     return f"custom_hooks = [{settings!r}]"
 
 
+@pytest.mark.slow
 def test_figures_are_logged_and_training_is_the_same(tmp_path, capsys):
     images = write_images(tmp_path / "images", 8)
     data = make_classes(tmp_path / "data", (4, 4, 4))

@@ -30,6 +30,7 @@ def two_views(size=3, seed=0):
     return views(size=size, seed=seed)
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_equal_the_definition():
     method, batch = amdim(penalty=0.2, clip=3.0), two_views()
     method.step = 5
@@ -82,6 +83,7 @@ def test_bad_input_and_the_log():
     assert_healthy_figures(amdim().loss(two_views()), "1to5", "1to7", "5to5")
 
 
+@pytest.mark.slow
 def test_twenty_steps_repeat_the_golden_losses():
     batches = dict(lr=0.05, batches=lambda step: two_views(seed=step % 2))
     assert_golden("amdim", amdim(), **batches)

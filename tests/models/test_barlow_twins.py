@@ -36,6 +36,7 @@ def test_one_step_changes_what_it_should_and_nothing_else(make):
     assert all(".running_" in name or name.endswith("tracked") for name in changed), changed
 
 
+@pytest.mark.slow
 @BOTH
 def test_twenty_steps_repeat_the_golden_losses(make):
     checks.assert_golden(make.__name__, make())

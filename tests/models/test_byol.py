@@ -89,6 +89,7 @@ def test_the_teachers_batch_norm_statistics_are_its_own():
     assert not any(name.startswith("predictor") for name, _ in method.teacher.named_modules())
 
 
+@pytest.mark.slow
 @WITH_TEACHER
 def test_momentum_rises_along_half_a_cosine_by_optimizer_steps(make):
     method = make(momentum=0.9, end_momentum=1.0)
@@ -119,6 +120,7 @@ def test_accumulation_equals_one_large_batch_without_batch_norm(make):
         assert torch.allclose(value, states[1][name], atol=1e-6), name
 
 
+@pytest.mark.slow
 @ALL
 def test_twenty_steps_repeat_the_golden_losses(make):
     checks.assert_golden(make.__name__, make())

@@ -54,6 +54,7 @@ def reference(method, batch):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("directions", [1, 4])
 def test_loss_and_gradient_equal_the_definition(directions):
     method, batch = cpc(directions=directions), patches()
@@ -107,6 +108,7 @@ def test_bad_input_is_named():
         cpc(directions=5)
 
 
+@pytest.mark.slow
 def test_twenty_steps_repeat_the_golden_losses():
     # Two batches in turn and a larger scale, so that it learns something.
     batches = dict(lr=0.05, batches=lambda step: patches(seed=step % 2))

@@ -173,6 +173,7 @@ def test_one_step_changes_what_it_should_and_nothing_else(kind):
     assert any(name.startswith("dense_head.") for name in rest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind,name", [(BYOL, "byol_dense"), (VICReg, "vicreg_dense")])
 def test_twenty_steps_repeat_the_golden_losses(kind, name):
     checks.assert_golden(name, make(kind, NEAREST), batches=small)

@@ -142,6 +142,7 @@ def test_the_queue_holds_the_teachers_keys_pooled_before_normalisation():
     assert torch.allclose(method.dense_queue.features[:6], expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_accumulation_equals_one_large_batch_without_batch_norm():
     """Four micro-batches of 8 and one of 32: same student, teacher and queues."""
     states = []
@@ -180,6 +181,7 @@ def test_a_queue_longer_than_the_data_is_warned_about():
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [moco, densecl])
 def test_twenty_steps_repeat_the_golden_losses(make):
     """A change of these numbers is a change of the method: say why, then store the new ones."""

@@ -101,6 +101,7 @@ def test_encoder_and_discriminator_have_gradients_apart():
     assert max(g.abs().max() for g in gradients(apart, judge)) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_discriminator_tells_codes_that_are_not_uniform():
     """Its own step works: with the encoder frozen, codes around 0.5 are soon told apart."""
     method = dim()
@@ -151,6 +152,7 @@ def test_the_log():
     assert_healthy_figures(figures, "local", "global", "prior", "discriminator")
 
 
+@pytest.mark.slow
 def test_twenty_steps_repeat_the_golden_losses():
     batches = dict(lr=0.05, batches=lambda step: one_view(seed=step % 2))
     for estimator in ("jsd", "infonce", "dv"):

@@ -82,5 +82,6 @@ def test_views_without_patches_are_refused():
         pirl().loss(views())
 
 
+@pytest.mark.slow
 def test_twenty_steps_repeat_the_golden_losses():
     assert_golden("pirl", pirl(), lr=0.05, batches=lambda step: ten_views(seed=step))

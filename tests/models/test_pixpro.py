@@ -89,6 +89,7 @@ def reference(method, batch, gamma, instance):
     return loss, there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma,instance", [(2.0, 0.0), (3.0, 0.5)])
 def test_loss_and_gradient_equal_the_definition(gamma, instance):
     method = pixpro(gamma=gamma, instance_weight=instance, **(BRANCH if instance else {}))
@@ -148,6 +149,7 @@ def test_a_single_view_is_refused_by_the_name_of_the_key():
         pixpro().loss(views(count=1))
 
 
+@pytest.mark.slow
 def test_twenty_steps_repeat_the_golden_losses():
     method = pixpro(momentum=0.9, **BRANCH)
     assert_golden("pixpro", method, lr=0.05, batches=lambda step: views(size=4, side=16, seed=step))

@@ -8,6 +8,7 @@ from densessl.models import DenseCL, DenseHead, GlobalHead, ResNet
 from tests.models.tiny import build, optimizer_for, views
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 def test_checkpointing_keeps_values_gradients_and_statistics(frozen):
     nets = []

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from densessl.models import SimCLR
@@ -27,6 +28,7 @@ def test_one_step_changes_what_it_should_and_nothing_else():
     assert all(".running_" in name or name.endswith("tracked") for name in changed), changed
 
 
+@pytest.mark.slow
 def test_twenty_steps_repeat_the_golden_losses():
     checks.assert_golden("simclr", simclr())
     checks.assert_golden("triplet", simclr(loss=dict(type="BatchHardTriplet")))

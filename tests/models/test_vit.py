@@ -100,6 +100,7 @@ def test_bad_input():
         build(MoCoV3, checks.HEAD, checks.PREDICTOR, frozen_patches=True)
 
 
+@pytest.mark.slow
 def test_twenty_steps_repeat_the_golden_losses():
     checks.assert_golden(
         "mocov3_vit",

@@ -92,6 +92,7 @@ def suffix(target: str) -> str:
     return get_target(target).suffixes[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 50])
 @pytest.mark.parametrize("target", TARGETS)
 def test_resnet_to_every_target(target, depth, checkpoints, tmp_path, capsys):
@@ -154,6 +155,7 @@ def test_file_drops_into_init_cfg(framework, checkpoints, exported):
     assert (theirs - ours).abs().max() <= 1e-5 * ours.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_resnet_with_group_norm_to_every_target(target, tmp_path, capsys):
     architecture = {"type": "ResNet", "depth": 18, "norm": "gn"}
@@ -176,6 +178,7 @@ def test_a_norm_that_a_resnet_does_not_have_is_refused():
         build_backbone({"type": "ResNet", "depth": 18, "norm": "gm"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "architecture",
     [
@@ -199,6 +202,7 @@ def test_timm_backbone(architecture, tmp_path, capsys):
         assert name in message and "ResNet-18, 34, 50 and 101" in message and "timm" in message
 
 
+@pytest.mark.slow
 def test_timm_resnet_to_mmdet_only_if_plain(tmp_path):
     plain = {"type": "TimmBackbone", "name": "resnet18"}
     src = write_checkpoint(tmp_path / "plain.pth", plain)
@@ -209,6 +213,7 @@ def test_timm_resnet_to_mmdet_only_if_plain(tmp_path):
         export_checkpoint(other, tmp_path / "out2.pth", to="mmdet")
 
 
+@pytest.mark.slow
 def test_teacher(checkpoints, tmp_path, capsys):
     out = tmp_path / "teacher.pth"
     assert (
@@ -267,6 +272,7 @@ def test_gap_in_the_checkpoint(change, named, tmp_path, capsys):
         load_backbone(src)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "passes_coverage"),
     [("layer1.0.bn1.running_mean", True), ("conv1.weight", True), (None, False)],
@@ -283,12 +289,14 @@ def test_verify_finds_an_altered_file(name, passes_coverage, checkpoints, export
     assert "NOT matched" in report.summary() and altered.exists()
 
 
+@pytest.mark.slow
 def test_verify_an_untouched_file(checkpoints, exported):
     assert verify(exported, checkpoints[18]).passed
     with pytest.raises(UserError, match="no exported file"):
         verify(checkpoints[18], checkpoints[18])
 
 
+@pytest.mark.slow
 def test_verify_detectron2(checkpoints, tmp_path):
     out = tmp_path / "out.pkl"
     export_checkpoint(checkpoints[18], out, to="detectron2")
@@ -317,6 +325,7 @@ class Slightly(Torchvision):
         return [*maps[:3], maps[3] * (1 + 1e-3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "reason"), [(Deaf, "unloaded"), (Slightly, "maps differ")])
 def test_nothing_is_left_when_the_target_disagrees(
     kind, reason, checkpoints, tmp_path, monkeypatch
@@ -353,6 +362,7 @@ class MakeFolder:
         return Path.mkdir, (self.path,)
 
 
+@pytest.mark.slow
 def test_code_needs_trust(checkpoints, tmp_path, capsys):
     mark, src = tmp_path / "executed", tmp_path / "src.pth"
     content = torch.load(checkpoints[18])
@@ -367,6 +377,7 @@ def test_code_needs_trust(checkpoints, tmp_path, capsys):
     assert mark.exists()
 
 
+@pytest.mark.slow
 def test_import_and_export(tmp_path, capsys):
     """Another project's checkpoint goes straight to mmseg."""
     state = torchvision.models.resnet18().state_dict()
@@ -379,6 +390,7 @@ def test_import_and_export(tmp_path, capsys):
     assert "fc.weight, fc.bias" in text
 
 
+@pytest.mark.slow
 def test_load_backbone(checkpoints):
     backbone = load_backbone(checkpoints[18]).eval()
     assert len(backbone(torch.zeros(1, 3, 32, 32))) == 1

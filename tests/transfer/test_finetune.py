@@ -218,6 +218,7 @@ def test_wrong_configs(tmp_path):
         load_config(tmp_path / "broken.py")
 
 
+@pytest.mark.slow
 def test_iterations_stretch_the_whole_schedule():
     cfg = load_config(VOC_C4)
     set_iterations(cfg, 2400, {})

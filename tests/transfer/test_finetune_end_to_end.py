@@ -210,6 +210,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_readable_message(case, tmp_path, capsys):
     arguments, message = BAD[case]

@@ -175,6 +175,7 @@ def test_half_precision_becomes_float32(bare):
     assert found.state["bn1.num_batches_tracked"].dtype == torch.int64
 
 
+@pytest.mark.slow
 def test_moco_v3_vit_small_has_twelve_heads():
     model = timm.create_model("vit_small_patch16_224", num_heads=12, num_classes=0)
     head = {"head.0.weight": torch.zeros(4, 384)}
@@ -189,6 +190,7 @@ def test_moco_v3_vit_small_has_twelve_heads():
     assert found.build().model.blocks[0].attn.num_heads == 12
 
 
+@pytest.mark.slow
 def test_dino_vit_with_another_size():
     model = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32)
     content = {"teacher": put("backbone.", model.state_dict())}

@@ -80,6 +80,7 @@ class Seen(Evaluator):
         return dict(score=1.0)
 
 
+@pytest.mark.slow
 def test_precise_bn_hook_runs_at_every_evaluation(tmp_path):
     """The second evaluation must average over batches too, not find its sampler used up."""
     torch.manual_seed(0)
@@ -163,6 +164,7 @@ def detections(generator, count=40, classes=3):
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["11points", "area"])
 def test_exact_voc_metric_agrees_with_mmdets(mode):
     from mmdet.evaluation.functional import eval_map

@@ -13,6 +13,8 @@ from densessl.errors import UserError
 from densessl.transfer.report import summarise, verdict, write_report
 from densessl.transfer.summary import duration, percent
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = '<script>alert("1")</script>'
 
 
@@ -351,12 +353,14 @@ def test_markdown_says_the_same_and_its_figures_exist(written):
     assert "| densecl | 2 | 100 % | CUDA out of memory at step 3 |" in text
 
 
+@pytest.mark.slow
 def test_pages_and_figures_are_the_same_every_time(tmp_path):
     first, second = (write_report([_segmenter()], tmp_path / n, "t", [tmp_path]) for n in "ab")
     for path in sorted(p for p in first.parent.rglob("*") if p.is_file()):
         assert path.read_bytes() == (second.parent / path.relative_to(first.parent)).read_bytes()
 
 
+@pytest.mark.slow
 def test_text_of_the_user_is_escaped_everywhere(tmp_path):
     name = f"a|b_$x^{{${HOSTILE}"
     result = fake_result(

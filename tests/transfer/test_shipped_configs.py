@@ -142,6 +142,7 @@ def test_c4_counts_layer4_in_the_shared_head(exported):
     assert torch.equal(weight, torch.load(exported)["state_dict"]["layer4.1.conv2.weight"])
 
 
+@pytest.mark.slow
 def test_voc0712_data_and_metric(tmp_path):
     """Metainfo is one dict, AP is 11-point at ten thresholds, the schedule is the 24k one."""
     for year, train, test in (("VOC2007", "trainval", "test"), ("VOC2012", "trainval", "val")):
@@ -186,6 +187,7 @@ def test_published_schedules():
     assert cfg.model.test_cfg == dict(mode="slide", crop_size=(769, 769), stride=(513, 513))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_small_configs_train_everything(name):
     cfg = load_config(name)

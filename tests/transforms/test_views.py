@@ -28,6 +28,7 @@ def draws(view, count=4000, width=500, height=375):
     return [view.draw(np.random.default_rng(i), width, height) for i in range(count)]
 
 
+@pytest.mark.slow
 def test_crops_have_the_distribution_of_random_resized_crop():
     records = draws(View(scale=(0.2, 1.0)))
     box = torch.stack([r.box for r in records])
