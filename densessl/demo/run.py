@@ -67,7 +67,7 @@ SCENES = Plan(
         "val_dataloader.dataset.pipeline.1.scale": (256, 64),
     },
 )
-PHOTOS = Plan(96, 32, 350, 300, 240)
+PHOTOS = Plan(96, 32, 250, 240, 200)
 
 
 def run_demo(out_dir: str | Path, data: str | Path | None = None) -> Path:
