@@ -70,7 +70,7 @@ class FrozenBackbone:
         """(B, H, W, 3) uint8 RGB -> (B, C): the last map's mean; of a ViT its class token."""
         images = self.prepare(pixels)
         if hasattr(self.module, "embed"):
-            return self.module.embed(images)
+            return self.module.embed(images)[1]
         return self.module(images)[-1].mean((2, 3))
 
     def maps(self, pixels: Tensor, stages: Sequence[int] = C5) -> Tensor:

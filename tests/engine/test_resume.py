@@ -16,7 +16,7 @@ def states(checkpoint) -> dict:
     for number, entry in loaded["optimizer"]["state"].items():
         flat |= {f"optimizer.{number}.{name}": value for name, value in entry.items()}
     for group in loaded["optimizer"]["param_groups"]:
-        flat |= {f"group.{name}": torch.tensor(group[name]) for name in ("lr", "momentum")}
+        flat |= {f"group.{name}": torch.tensor(group[name]) for name in ("lr", "betas")}
     for name, value in loaded["param_schedulers"][0].items():
         flat[f"schedule.{name}"] = value
     return flat
