@@ -59,7 +59,8 @@ def _predicted(picture: Image.Image, sample, classes: list[str]) -> Image.Image:
     if "pred_sem_seg" in sample:
         return _paint_classes(picture, sample.pred_sem_seg.data, classes)
     found = sample.pred_instances.detach().cpu()
-    found = found[found.scores >= MIN_SCORE]
+    # A weak detector is sure of nothing: its best guess is drawn too, with its score.
+    found = found[found.scores >= min(MIN_SCORE, max(found.scores.tolist(), default=0.0))]
     masks = found.masks.numpy() if "masks" in found else None
     return _paint_objects(
         picture, found.bboxes.numpy(), found.labels.tolist(), masks, classes, found.scores.tolist()
