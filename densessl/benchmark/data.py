@@ -1,8 +1,8 @@
 """The way of the images: CPU time on a worker, throughput of the loader, colour on the device."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from densessl.benchmark.setup import build_dataset, build_method, images_per_ste
 from densessl.engine.loop import end_workers
 from densessl.structures import SampleKey
 from densessl.transforms.decode import read_image
+from densessl.transforms.functional import one_thread
 
 
 def benchmark_data(
@@ -47,17 +48,6 @@ def benchmark_data(
     )
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch as it is on a worker."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def worker_cost(
     dataset: Dataset, images: int, repeats: int, trace: str | None = None
 ) -> dict[str, Any]:
@@ -69,9 +59,9 @@ def worker_cost(
         dataset.transform.plan(file, key).scale for file, key in zip(files, keys, strict=True)
     ]
     calls = {
-        "sample": lambda: [dataset[key] for key in keys],
-        "read": lambda: [dataset.read(key.index) for key in keys],
-        "decode": lambda: [read_image(*pair) for pair in zip(files, scales, strict=True)],
+        "sample": lambda: _consume(dataset[key] for key in keys),
+        "read": lambda: _consume(dataset.read(key.index) for key in keys),
+        "decode": lambda: _consume(map(read_image, files, scales)),
     }
     cpu = torch.device("cpu")
     with one_thread():
@@ -125,6 +115,11 @@ def throughput(cfg: Config, dataset: Dataset, workers: int, repeats: int) -> dic
     end_workers(loader)
     rates = [window * size / value for value in seconds]
     return dict(workers=workers, batch=size, images_per_s=summary(rates))
+
+
+def _consume(values: Iterable) -> None:
+    """Makes them and keeps none: to hold on to hundreds of images costs time of its own."""
+    deque(values, maxlen=0)
 
 
 def _per_image(seconds: list[float], count: int) -> dict[str, float]:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from densessl.transforms.decode import EXTENSIONS, ImageError, read_image
 MAX_SUBSTITUTES = 10
 
 
-class ImageDataset(Dataset):
+class ImageDataset(Dataset, metaclass=ABCMeta):
     """Base of all data sets: ``list_files`` names the images, the transform makes views of them.
 
     An image that cannot be read is replaced by another one of the same list, drawn from the
@@ -47,9 +48,9 @@ class ImageDataset(Dataset):
                 "searched too",
             )
 
+    @abstractmethod
     def list_files(self) -> list[str]:
         """Paths of the images, relative to ``root``, in a fixed order."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.files)
@@ -70,11 +71,8 @@ class ImageDataset(Dataset):
 
     def __getitem__(self, key: SampleKey) -> ViewBatch:
         """One sample: a ``ViewBatch`` without the batch axis."""
-        substitutes = np.random.default_rng((*key, len(self))).integers(
-            len(self), size=MAX_SUBSTITUTES
-        )
         broken = -1
-        for index in (key.index, *substitutes.tolist()):
+        for index in self._candidates(key):
             try:
                 views, records = self.transform(self.read(index), key)
             except ImageError:
@@ -86,6 +84,12 @@ class ImageDataset(Dataset):
             f"{self.path(key.index)}.",
             "check the folder; most of its images seem to be broken",
         )
+
+    def _candidates(self, key: SampleKey) -> Iterator[int]:
+        """The image asked for, then others drawn in its place, for as long as none can be read."""
+        yield key.index
+        rng = np.random.default_rng((*key, len(self)))
+        yield from rng.integers(len(self), size=MAX_SUBSTITUTES).tolist()
 
     @cached_property
     def metainfo(self) -> dict:

@@ -153,7 +153,7 @@ def augment_view(
     else:
         parts = [slice(None)]
         values = [[_nested(parameter) for parameter in drawn]]
-    with _one_thread():
+    with one_thread():
         for part, (mirror, plan, shift, bare, blur, threshold) in zip(parts, values, strict=True):
             x = _flip(images[part], mirror)
             x = x.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
@@ -164,7 +164,7 @@ def augment_view(
 
 
 @contextmanager
-def _one_thread():
+def one_thread():
     """Keeps torch to one thread, without effect on an accelerator.
 
     The operations on one image take microseconds. Sharing them among threads gains a fifth on an

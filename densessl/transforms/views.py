@@ -3,9 +3,11 @@
 Presets hold the augmentations of the papers; ``MultiView`` makes several views of one image.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -106,25 +108,32 @@ class View:
         gray = rng.random() < self.gray_prob
         sigma = rng.uniform(0.1, max(0.1, MAX_SIGMA_AT_224 * self.size / 224))
         blur = rng.random() < self.blur_prob
-        solarize = rng.random() < self.solarize_prob
+        threshold = 0.5 if rng.random() < self.solarize_prob else NO_SOLARIZE
+        # One array of each type: a tensor made by itself costs as much as four draws.
+        numbers = [*box, width, height, sigma if blur else 0.0, threshold]
+        numbers = torch.from_numpy(np.array(numbers, dtype=np.float32))
+        flags = torch.from_numpy(np.array([flip, gray]))
         return ViewRecord(
-            box=torch.tensor(box, dtype=torch.float32),
-            flip=torch.tensor(bool(flip)),
-            source_size=torch.tensor([width, height], dtype=torch.float32),
+            box=numbers[:4],
+            flip=flags[0],
+            source_size=numbers[4:6],
             jitter=jitter,
             jitter_order=order,
-            gray=torch.tensor(bool(gray)),
-            blur_sigma=torch.tensor(sigma if blur else 0.0, dtype=torch.float32),
-            solarize=torch.tensor(0.5 if solarize else NO_SOLARIZE, dtype=torch.float32),
+            gray=flags[1],
+            blur_sigma=numbers[6],
+            solarize=numbers[7],
         )
 
+    @cached_property
+    def _jitter_range(self) -> tuple[np.ndarray, np.ndarray]:
+        *factors, hue = self.jitter
+        low = np.array([*(max(0.0, 1 - x) for x in factors), -hue])
+        return low, np.array([*(1 + x for x in factors), hue])
+
     def _draw_jitter(self, rng) -> tuple[torch.Tensor, torch.Tensor]:
-        strengths = np.asarray(self.jitter, dtype=np.float64)
-        low = np.append(np.maximum(0, 1 - strengths[:3]), -strengths[3])
-        high = np.append(1 + strengths[:3], strengths[3])
-        jitter, order = rng.uniform(low, high), rng.permutation(4)
+        jitter, order = rng.uniform(*self._jitter_range), rng.permutation(4)
         if rng.random() >= self.jitter_prob:
-            jitter = np.array([1.0, 1.0, 1.0, 0.0])
+            jitter[:] = 1.0, 1.0, 1.0, 0.0
         return torch.from_numpy(jitter.astype(np.float32)), torch.from_numpy(order)
 
     def cut(
@@ -140,11 +149,10 @@ class View:
         Returns:
             Pixels and records, whose boxes are what was really cut, to the decoded pixel.
         """
-        decoded = torch.tensor([image.shape[1], image.shape[0]]).repeat(2)
-        source = record.source_size.repeat(2)
-        box = (record.box * (decoded / source)).round().long()
-        pixels = crop_and_resize(image, box.tolist(), self.size, self.interpolation)
-        record = record._replace(box=box * (source / decoded))
+        scale = np.array(image.shape[1::-1] * 2) / np.tile(record.source_size.numpy(), 2)
+        box = (record.box.numpy() * scale).round()
+        pixels = crop_and_resize(image, box.astype(int), self.size, self.interpolation)
+        record = record._replace(box=torch.from_numpy((box / scale).astype(np.float32)))
         if self.grid == 1 and not self.stride:
             return [(pixels, record)]
         patches = cut_patches(pixels, record, *self._cells(), self.patch, self.shuffle, rng)
@@ -168,8 +176,8 @@ class View:
             return x, y, x + side, y + side
         for _ in range(10):
             area = width * height * rng.uniform(*self.scale)
-            ratio = np.exp(rng.uniform(*np.log(self.ratio)))
-            w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+            ratio = math.exp(rng.uniform(*map(math.log, self.ratio)))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < w <= width and 0 < h <= height:
                 x, y = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
                 return x, y, x + w, y + h
@@ -191,7 +199,8 @@ def crop_and_resize(
         interpolation: "bilinear" or "bicubic".
     """
     x0, y0, x1, y1 = box
-    crop = torch.from_numpy(image)[y0:y1, x0:x1].permute(2, 0, 1).unsqueeze(0)
+    # Cut with the batch axis there, its strides are of channels-last: without one copy more.
+    crop = torch.from_numpy(image)[None, y0:y1, x0:x1].permute(0, 3, 1, 2)
     view = F.interpolate(crop, size, mode=interpolation, antialias=True)
     return view[0].permute(1, 2, 0).contiguous()
 
