@@ -65,7 +65,8 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
             ImageError: If the file cannot be read.
         """
         try:
-            return Path(self.path(index)).read_bytes()
+            with open(self.path(index), "rb") as file:
+                return file.read()
         except OSError as error:
             raise ImageError(self.path(index), error.strerror or str(error)) from error
 
@@ -78,7 +79,7 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
             except ImageError:
                 broken = key.index
                 continue
-            return ViewBatch(views, records, torch.tensor(key.index), torch.tensor(broken))
+            return ViewBatch(views, records, *torch.tensor([key.index, broken]))
         raise UserError(
             f"{MAX_SUBSTITUTES + 1} images in a row cannot be read in {self.root}, the first is "
             f"{self.path(key.index)}.",

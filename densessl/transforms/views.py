@@ -7,7 +7,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -110,31 +109,28 @@ class View:
         blur = rng.random() < self.blur_prob
         threshold = 0.5 if rng.random() < self.solarize_prob else NO_SOLARIZE
         # One array of each type: a tensor made by itself costs as much as four draws.
-        numbers = [*box, width, height, sigma if blur else 0.0, threshold]
+        numbers = [*box, width, height, *jitter, sigma if blur else 0.0, threshold]
         numbers = torch.from_numpy(np.array(numbers, dtype=np.float32))
         flags = torch.from_numpy(np.array([flip, gray]))
         return ViewRecord(
             box=numbers[:4],
             flip=flags[0],
             source_size=numbers[4:6],
-            jitter=jitter,
-            jitter_order=order,
+            jitter=numbers[6:10],
+            jitter_order=torch.from_numpy(order),
             gray=flags[1],
-            blur_sigma=numbers[6],
-            solarize=numbers[7],
+            blur_sigma=numbers[10],
+            solarize=numbers[11],
         )
 
-    @cached_property
-    def _jitter_range(self) -> tuple[np.ndarray, np.ndarray]:
+    def _draw_jitter(self, rng) -> tuple[list[float], np.ndarray]:
         *factors, hue = self.jitter
-        low = np.array([*(max(0.0, 1 - x) for x in factors), -hue])
-        return low, np.array([*(1 + x for x in factors), hue])
-
-    def _draw_jitter(self, rng) -> tuple[torch.Tensor, torch.Tensor]:
-        jitter, order = rng.uniform(*self._jitter_range), rng.permutation(4)
+        lows = (*(max(0.0, 1 - x) for x in factors), -hue)
+        highs = (*(1 + x for x in factors), hue)
+        shares, order = rng.random(4).tolist(), rng.permutation(4)
         if rng.random() >= self.jitter_prob:
-            jitter[:] = 1.0, 1.0, 1.0, 0.0
-        return torch.from_numpy(jitter.astype(np.float32)), torch.from_numpy(order)
+            return [1.0, 1.0, 1.0, 0.0], order
+        return [a + (b - a) * share for a, b, share in zip(lows, highs, shares, strict=True)], order
 
     def cut(
         self, image: np.ndarray, record: ViewRecord, rng: np.random.Generator
@@ -149,16 +145,18 @@ class View:
         Returns:
             Pixels and records, whose boxes are what was really cut, to the decoded pixel.
         """
-        scale = np.array(image.shape[1::-1] * 2) / np.tile(record.source_size.numpy(), 2)
-        box = (record.box.numpy() * scale).round()
-        pixels = crop_and_resize(image, box.astype(int), self.size, self.interpolation)
-        record = record._replace(box=torch.from_numpy((box / scale).astype(np.float32)))
+        scale = np.array(image.shape[1::-1]) / record.source_size.numpy()
+        corners = (record.box.numpy().reshape(2, 2) * scale).round()
+        box = corners.ravel().astype(int).tolist()
+        pixels = crop_and_resize(image, box, self.size, self.interpolation)
+        box = (corners / scale).ravel().astype(np.float32)
+        record = record._replace(box=torch.from_numpy(box))
         if self.grid == 1 and not self.stride:
             return [(pixels, record)]
         patches = cut_patches(pixels, record, *self._cells(), self.patch, self.shuffle, rng)
         jitters = [self._draw_jitter(rng) for _ in patches]
         return [
-            (patch, own._replace(jitter=jitter, jitter_order=order))
+            (patch, own._replace(jitter=torch.tensor(jitter), jitter_order=torch.from_numpy(order)))
             for (patch, own), (jitter, order) in zip(patches, jitters, strict=True)
         ]
 
@@ -320,9 +318,10 @@ class MultiView:
         records = [view.draw(rng, width, height) for view, rng in zip(views, rngs, strict=True)]
         if self.shared_flip:
             records = [record._replace(flip=records[0].flip) for record in records]
+        boxes = [record.box.tolist() for record in records]
         # Every view needs at least its own detail, so the largest scale of all decides.
         scale = max(
-            decode_scale((record.box[2:] - record.box[:2]).tolist(), view.size)
-            for view, record in zip(views, records, strict=True)
+            decode_scale((x1 - x0, y1 - y0), view.size)
+            for view, (x0, y0, x1, y1) in zip(views, boxes, strict=True)
         )
         return Plan(views, records, rngs, scale)
