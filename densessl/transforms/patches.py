@@ -1,6 +1,7 @@
 """A view cut into patches, one from each cell of a grid, each with a record of its own."""
 
-import numpy as np
+import random
+
 import torch
 
 from densessl.structures import ViewRecord
@@ -14,7 +15,7 @@ def cut_patches(
     stride: int,
     patch: int,
     shuffle: bool,
-    rng: np.random.Generator,
+    rng: random.Random,
 ) -> list[tuple[torch.Tensor, ViewRecord]]:
     """Cuts a patch at a random place out of each cell of a view.
 
@@ -35,11 +36,12 @@ def cut_patches(
         ``grid * grid`` patches (patch, patch, 3) and their records.
     """
     side = len(pixels)
-    corners = rng.integers(0, cell - patch + 1, (grid * grid, 2)).tolist()
-    order = rng.permutation(grid * grid)
+    free = cell - patch + 1
+    corners = [(rng.randrange(free), rng.randrange(free)) for _ in range(grid * grid)]
+    order = rng.sample(range(grid * grid), grid * grid)
     made = []
     for place in order if shuffle else range(grid * grid):
-        row, column = divmod(int(place), grid)
+        row, column = divmod(place, grid)
         if record.flip:
             column = grid - 1 - column
         y, x = (

@@ -4,6 +4,7 @@ Presets hold the augmentations of the papers; ``MultiView`` makes several views 
 """
 
 import math
+import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class View:
                 "lower patch or raise size of that view in train_dataloader.dataset.transform",
             )
 
-    def draw(self, rng: np.random.Generator, width: int, height: int) -> ViewRecord:
+    def draw(self, rng: random.Random, width: int, height: int) -> ViewRecord:
         """All random numbers of one view of a ``width`` x ``height`` image; no batch axis."""
         box = self._draw_box(rng, width, height)
         # Drawn whether used or not, so that changing a probability moves nothing else.
@@ -117,23 +118,21 @@ class View:
             flip=flags[0],
             source_size=numbers[4:6],
             jitter=numbers[6:10],
-            jitter_order=torch.from_numpy(order),
+            jitter_order=torch.tensor(order),
             gray=flags[1],
             blur_sigma=numbers[10],
             solarize=numbers[11],
         )
 
-    def _draw_jitter(self, rng) -> tuple[list[float], np.ndarray]:
+    def _draw_jitter(self, rng: random.Random) -> tuple[list[float], list[int]]:
         *factors, hue = self.jitter
-        lows = (*(max(0.0, 1 - x) for x in factors), -hue)
-        highs = (*(1 + x for x in factors), hue)
-        shares, order = rng.random(4).tolist(), rng.permutation(4)
-        if rng.random() >= self.jitter_prob:
-            return [1.0, 1.0, 1.0, 0.0], order
-        return [a + (b - a) * share for a, b, share in zip(lows, highs, shares, strict=True)], order
+        drawn = [rng.uniform(max(0.0, 1 - x), 1 + x) for x in factors]
+        drawn.append(rng.uniform(-hue, hue))
+        order = rng.sample(range(4), 4)
+        return (drawn if rng.random() < self.jitter_prob else [1.0, 1.0, 1.0, 0.0]), order
 
     def cut(
-        self, image: np.ndarray, record: ViewRecord, rng: np.random.Generator
+        self, image: np.ndarray, record: ViewRecord, rng: random.Random
     ) -> list[tuple[torch.Tensor, ViewRecord]]:
         """The view, or its patches, out of a decoded image.
 
@@ -156,7 +155,7 @@ class View:
         patches = cut_patches(pixels, record, *self._cells(), self.patch, self.shuffle, rng)
         jitters = [self._draw_jitter(rng) for _ in patches]
         return [
-            (patch, own._replace(jitter=torch.tensor(jitter), jitter_order=torch.from_numpy(order)))
+            (patch, own._replace(jitter=torch.tensor(jitter), jitter_order=torch.tensor(order)))
             for (patch, own), (jitter, order) in zip(patches, jitters, strict=True)
         ]
 
@@ -166,20 +165,20 @@ class View:
             return (self.size - self.patch) // self.stride + 1, self.patch, self.stride
         return self.grid, self.size // self.grid, self.size // self.grid
 
-    def _draw_box(self, rng, width, height) -> tuple[int, int, int, int]:
+    def _draw_box(self, rng: random.Random, width: int, height: int) -> tuple[int, int, int, int]:
         """Random resized crop (Inception, 1409.4842): ten tries, then the central crop."""
         if self.square:
             side = max(1, round(self.square * min(width, height)))
-            x, y = rng.integers(0, width - side + 1), rng.integers(0, height - side + 1)
+            x, y = rng.randrange(width - side + 1), rng.randrange(height - side + 1)
             return x, y, x + side, y + side
         for _ in range(10):
             area = width * height * rng.uniform(*self.scale)
             ratio = math.exp(rng.uniform(*map(math.log, self.ratio)))
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < w <= width and 0 < h <= height:
-                x, y = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
+                x, y = rng.randrange(width - w + 1), rng.randrange(height - h + 1)
                 return x, y, x + w, y + h
-        ratio = np.clip(width / height, *self.ratio)
+        ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
         w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
         x, y = (width - w) // 2, (height - h) // 2
         return x, y, x + w, y + h
@@ -242,7 +241,7 @@ class Plan(NamedTuple):
 
     views: list[View]
     records: list[ViewRecord]
-    rngs: list[np.random.Generator]  # each goes on where ``View.draw`` stopped
+    rngs: list[random.Random]  # each goes on where ``View.draw`` stopped
     scale: float  # 1, 1/2, 1/4 or 1/8: no crop is upsampled that need not be
 
 
@@ -314,7 +313,11 @@ class MultiView:
         """
         width, height = image_size(data)
         views = self.views_at(key.epoch)
-        rngs = [np.random.default_rng((*key, number)) for number in range(len(views))]
+        # The standard library's generator: seeding numpy's costs more than all the draws.
+        rngs = [
+            random.Random(f"{key.seed} {key.epoch} {key.index} {number}")
+            for number in range(len(views))
+        ]
         records = [view.draw(rng, width, height) for view, rng in zip(views, rngs, strict=True)]
         if self.shared_flip:
             records = [record._replace(flip=records[0].flip) for record in records]
