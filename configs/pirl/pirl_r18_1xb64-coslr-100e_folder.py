@@ -9,13 +9,8 @@ model = dict(
     num_negatives=4096,
 )
 # Patches of 32 pixels out of cells of 37.
-train_dataloader = dict(
-    dataset=dict(
-        transform=dict(
-            views=[
-                dict(preset="moco_v1", scale=(0.08, 1.0)),
-                dict(preset="moco_v1", scale=(0.6, 1.0), size=111, grid=3, patch=32, shuffle=True),
-            ],
-        ),
-    ),
-)
+_views = [
+    dict(preset="moco_v1", scale=(0.08, 1.0)),
+    dict(preset="moco_v1", scale=(0.6, 1.0), size=111, grid=3, patch=32, shuffle=True),
+]
+train_dataloader = dict(dataset=dict(transform=dict(views=_views)))

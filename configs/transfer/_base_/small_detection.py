@@ -1,6 +1,6 @@
-"""What the small detectors share: backbone and neck, data pipelines, schedule."""
+"""What the small detectors share: backbone and neck, data pipelines."""
 
-_base_ = "mmdet::_base_/default_runtime.py"
+_base_ = ["mmdet::_base_/default_runtime.py", "./small_schedule.py"]
 
 transfer = dict(
     task="detection",
@@ -45,35 +45,9 @@ test_pipeline = [
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
     ),
 ]
-# tools/transfer.py fills in the data sets.
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(pipeline=train_pipeline),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(pipeline=test_pipeline),
-)
-val_evaluator = dict()
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(batch_size=8, drop_last=False, dataset=dict(pipeline=test_pipeline))
 
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=600, val_interval=200)
-val_cfg = dict(type="ValLoop")
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=0.001, weight_decay=0.05, fused=True),
-    clip_grad=dict(max_norm=10),
-)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=600),
-]
+optim_wrapper = dict(clip_grad=dict(max_norm=10))
 default_hooks = dict(checkpoint=None)
 log_processor = dict(by_epoch=False)
-custom_hooks = [dict(type="densessl.PreciseBNHook", num_batches=10)]

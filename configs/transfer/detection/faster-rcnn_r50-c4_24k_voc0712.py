@@ -5,7 +5,10 @@ trained with SyncBN, one more norm after C5, AP by VOC07's 11-point rule at .50:
 where the papers' numbers come from, trains on objects marked difficult; mmdet ignores them.
 """
 
-_base_ = "mmdet::pascal_voc/faster-rcnn_r50-caffe-c4_ms-18k_voc0712.py"
+_base_ = [
+    "mmdet::pascal_voc/faster-rcnn_r50-caffe-c4_ms-18k_voc0712.py",
+    "../_base_/r50_c4.py",
+]
 custom_imports = dict(imports=["densessl.transfer.mm.detection"], allow_failed_imports=False)
 
 transfer = dict(
@@ -17,31 +20,7 @@ transfer = dict(
     total_batch=16,
 )
 
-# Written by tools/convert.py --to mmdet; tools/transfer.py sets it. For mmdet's own tools set both
-# model.backbone.init_cfg.checkpoint and model.roi_head.shared_head.init_cfg.checkpoint.
-init_cfg = dict(type="Pretrained", checkpoint="exported-backbone.pth")
-norm_cfg = dict(type="SyncBN", requires_grad=True)
-model = dict(
-    data_preprocessor=dict(
-        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
-    ),
-    backbone=dict(
-        style="pytorch",
-        frozen_stages=-1,
-        norm_eval=False,
-        norm_cfg=norm_cfg,
-        init_cfg=init_cfg,
-    ),
-    roi_head=dict(
-        shared_head=dict(
-            type="Res5ExtraNorm",
-            style="pytorch",
-            norm_eval=False,
-            norm_cfg=norm_cfg,
-            init_cfg=init_cfg,
-        )
-    ),
-)
+model = _base_.r50_c4
 
 # Without ignore_keys the two years' metainfo becomes a list of two dicts.
 train_dataloader = dict(dataset=dict(ignore_keys=["dataset_type"]))

@@ -29,25 +29,8 @@ model = dict(
     test_cfg=dict(rcnn=dict(mask_thr_binary=0.5)),
 )
 
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(
-        type="RandomChoiceResize",
-        scales=[(256, side) for side in (112, 128)],
-        keep_ratio=True,
-    ),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
-]
-test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(256, 128), keep_ratio=True),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
-    ),
-]
+_with_masks = [dict(type="LoadAnnotations", with_bbox=True, with_mask=True)]
+train_pipeline = _base_.train_pipeline[:1] + _with_masks + _base_.train_pipeline[2:]
+test_pipeline = _base_.test_pipeline[:2] + _with_masks + _base_.test_pipeline[3:]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -4,45 +4,27 @@ Every layer is trained with SyncBN: backbone, FPN, box head (4 conv, 1 fc) and m
 has no norm. Shorter side 640..800 in training, 800 in the test.
 """
 
-_base_ = "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
+_base_ = ["mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "../_base_/coco_instances.py"]
 custom_imports = dict(imports=["densessl.transfer.mm.detection"], allow_failed_imports=False)
 
-transfer = dict(
-    task="instance",
-    title="Mask R-CNN R50-FPN on COCO, 1x",
-    data="a COCO folder with annotations/instances_{train,val}2017.json, train2017/ and val2017/",
-    metric_note="COCO box and mask AP on val2017",
-    total_batch=16,
-)
+transfer = dict(_base_.coco_instances, title="Mask R-CNN R50-FPN on COCO, 1x")
 
-norm_cfg = dict(type="SyncBN", requires_grad=True)
 model = dict(
     backbone=dict(
         frozen_stages=-1,
         norm_eval=False,
-        norm_cfg=norm_cfg,
+        norm_cfg=_base_.sync_bn,
         # Written by tools/convert.py --to mmdet; tools/transfer.py sets it.
         init_cfg=dict(type="Pretrained", checkpoint="exported-backbone.pth"),
     ),
-    neck=dict(norm_cfg=norm_cfg),
+    neck=dict(norm_cfg=_base_.sync_bn),
     roi_head=dict(
-        bbox_head=dict(type="Shared4Conv1FCBBoxHead", conv_out_channels=256, norm_cfg=norm_cfg),
-        mask_head=dict(norm_cfg=norm_cfg),
+        bbox_head=dict(type="Shared4Conv1FCBBoxHead", conv_out_channels=256, norm_cfg=_base_.sync_bn),
+        mask_head=dict(norm_cfg=_base_.sync_bn),
     ),
 )
 
-train_pipeline = [
-    dict(type="LoadImageFromFile", backend_args=None),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(
-        type="RandomChoiceResize",
-        scales=[(1333, side) for side in (640, 672, 704, 736, 768, 800)],
-        keep_ratio=True,
-    ),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PackDetInputs"),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=_base_.multi_scale_pipeline))
 val_evaluator = dict(type="ExactCocoMetric")
 test_evaluator = val_evaluator
 

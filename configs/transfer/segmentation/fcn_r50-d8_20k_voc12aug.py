@@ -4,7 +4,7 @@ The plain ResNet (mmseg's base has another stem), SyncBN everywhere. Needs the a
 annotations: SegmentationClassAug/ and ImageSets/Segmentation/aug.txt.
 """
 
-_base_ = "mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"
+_base_ = ["mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py", "../_base_/plain_resnet.py"]
 custom_imports = dict(imports=["densessl.transfer.mm.segmentation"], allow_failed_imports=False)
 
 transfer = dict(
@@ -15,14 +15,7 @@ transfer = dict(
     total_batch=16,
 )
 
-model = dict(
-    pretrained=None,
-    backbone=dict(
-        type="ResNet",
-        # Written by tools/convert.py --to mmseg; tools/transfer.py sets it.
-        init_cfg=dict(type="Pretrained", checkpoint="exported-backbone.pth"),
-    ),
-)
+model = _base_.plain_resnet
 val_evaluator = dict(type="ExactIoUMetric")
 test_evaluator = val_evaluator
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))

@@ -1,6 +1,6 @@
 """Cityscapes: FCN R50-d8, 40k iterations of 8 crops of 769 pixels, sliding test (stride 513)."""
 
-_base_ = "mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769.py"
+_base_ = ["mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769.py", "../_base_/plain_resnet.py"]
 custom_imports = dict(imports=["densessl.transfer.mm.segmentation"], allow_failed_imports=False)
 
 transfer = dict(
@@ -11,14 +11,7 @@ transfer = dict(
     total_batch=8,
 )
 
-model = dict(
-    pretrained=None,
-    backbone=dict(
-        type="ResNet",
-        # Written by tools/convert.py --to mmseg; tools/transfer.py sets it.
-        init_cfg=dict(type="Pretrained", checkpoint="exported-backbone.pth"),
-    ),
-)
+model = _base_.plain_resnet
 val_evaluator = dict(type="ExactIoUMetric")
 test_evaluator = val_evaluator
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))

@@ -4,7 +4,11 @@ Crops of 128 pixels, output stride 16, BatchNorm trained everywhere and AdamW. T
 the checkpoints, the classes follow the data.
 """
 
-_base_ = ["mmseg::_base_/models/fcn_r50-d8.py", "mmseg::_base_/default_runtime.py"]
+_base_ = [
+    "mmseg::_base_/models/fcn_r50-d8.py",
+    "mmseg::_base_/default_runtime.py",
+    "../_base_/small_schedule.py",
+]
 custom_imports = dict(imports=["densessl.transfer.mm.segmentation"], allow_failed_imports=False)
 
 transfer = dict(
@@ -53,38 +57,12 @@ test_pipeline = [
     dict(type="LoadAnnotations"),
     dict(type="PackSegInputs"),
 ]
-# tools/transfer.py fills in the data sets.
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(pipeline=train_pipeline),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(pipeline=test_pipeline),
-)
-val_evaluator = dict()
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=600, val_interval=200)
-val_cfg = dict(type="ValLoop")
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=0.001, weight_decay=0.05, fused=True),
-    clip_grad=None,
-)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=600),
-]
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type="ParamSchedulerHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
 )
-custom_hooks = [dict(type="densessl.PreciseBNHook", num_batches=10)]
