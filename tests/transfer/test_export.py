@@ -13,73 +13,12 @@ import timm
 import torch
 import torchvision
 
-import densessl.transfer.export as export_module
 from densessl.errors import UserError
 from densessl.models.backbones import build_backbone
 from densessl.transfer.coverage import compare_state
 from densessl.transfer.export import export_checkpoint, load_backbone, verify
 from densessl.transfer.targets import TARGETS, get_target
-from densessl.transfer.targets.torchvision import Torchvision
-
-TOOL = Path(__file__).parents[2] / "tools" / "convert.py"
-spec = importlib.util.spec_from_file_location("convert_tool", TOOL)
-convert = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(convert)
-
-
-def random_backbone(architecture: dict, seed: int) -> torch.nn.Module:
-    """With BatchNorm statistics and scales that matter."""
-    torch.manual_seed(seed)
-    backbone = build_backbone(architecture)
-    for name, value in backbone.state_dict().items():
-        if name.endswith("running_mean"):
-            value.normal_(std=0.1)
-        elif name.endswith(("running_var", "bn1.weight", "bn2.weight")):
-            value.uniform_(0.5, 1.5)
-        elif name.endswith("num_batches_tracked"):
-            value.fill_(7)
-    return backbone
-
-
-def write_checkpoint(path: Path, architecture: dict, teacher: bool = False, change=None) -> Path:
-    """A checkpoint as pretraining leaves it; ``change`` edits its state dict."""
-    student = random_backbone(architecture, 0).state_dict()
-    state = {f"backbone.{name}": value for name, value in student.items()}
-    state["head.mlp.0.weight"] = torch.zeros(4, 4)
-    if teacher:
-        twin = random_backbone(architecture, 1).state_dict()
-        state |= {f"teacher.backbone.{name}": value for name, value in twin.items()}
-    if change is not None:
-        change(state)
-    meta = {
-        "format": "densessl/1",
-        "method": "DenseCL" if teacher else "SimCLR",
-        "architecture": architecture,
-        "input": {"mean": [1.5, 2.5, 3.5], "std": [4.0, 5.0, 6.0], "channel_order": "RGB"},
-        "step": 20,
-        "epoch": 1,
-    }
-    torch.save({"meta": meta, "state_dict": state}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory) -> dict[int, Path]:
-    folder = tmp_path_factory.mktemp("pretrained")
-    return {
-        depth: write_checkpoint(
-            folder / f"r{depth}.pth", {"type": "ResNet", "depth": depth}, teacher=depth == 18
-        )
-        for depth in (18, 50)
-    }
-
-
-@pytest.fixture(scope="module")
-def exported(checkpoints, tmp_path_factory) -> Path:
-    """ResNet-18 for mmdet; not to be changed."""
-    out = tmp_path_factory.mktemp("exported") / "out.pth"
-    assert export_checkpoint(checkpoints[18], out, to="mmdet").passed
-    return out
+from tests.transfer.checkpoints import TOOL, convert, random_backbone, write_checkpoint
 
 
 def student_state(path: Path) -> dict[str, torch.Tensor]:
@@ -232,110 +171,6 @@ def test_teacher(checkpoints, tmp_path, capsys):
     message = capsys.readouterr().err
     assert "no teacher (SimCLR has none); it holds the student" in message
     assert convert.main([*arguments, "both"]) == 2
-
-
-def gap_removed(state):
-    del state["backbone.layer3.1.bn2.running_var"]
-
-
-def gap_shape(state):
-    state["backbone.layer2.0.conv1.weight"] = torch.zeros(128, 64, 1, 1)
-
-
-def gap_unexpected(state):
-    state["backbone.fc.weight"] = torch.zeros(10, 512)
-
-
-def gap_deep_stem(state):
-    for name in [name for name in state if name.startswith(("backbone.conv1", "backbone.bn1"))]:
-        del state[name]
-    state["backbone.stem.0.weight"] = torch.zeros(32, 3, 3, 3)
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (gap_removed, "layer3.1.bn2.running_var"),
-        (gap_shape, "layer2.0.conv1.weight: the net has 128x64x3x3, the file 128x64x1x1"),
-        (gap_unexpected, "fc.weight"),
-        (gap_deep_stem, "stem.0.weight"),
-    ],
-)
-def test_gap_in_the_checkpoint(change, named, tmp_path, capsys):
-    architecture = {"type": "ResNet", "depth": 18}
-    src = write_checkpoint(tmp_path / "src.pth", architecture, change=change)
-    assert convert.main([str(src), str(tmp_path / "out.pth"), "--to", "mmdet"]) == 1
-    text = capsys.readouterr().out
-    assert named in text and "NOT matched" in text
-    assert [file.name for file in tmp_path.iterdir()] == ["src.pth"]
-    with pytest.raises(UserError, match=named.split(":")[0]):
-        load_backbone(src)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "passes_coverage"),
-    [("layer1.0.bn1.running_mean", True), ("conv1.weight", True), (None, False)],
-)
-def test_verify_finds_an_altered_file(name, passes_coverage, checkpoints, exported, tmp_path):
-    content, altered = torch.load(exported), tmp_path / "altered.pth"
-    if name is None:
-        del content["state_dict"]["layer4.0.downsample.0.weight"]
-    else:
-        content["state_dict"][name] += 0.1
-    torch.save(content, altered)
-    report = verify(altered, checkpoints[18])
-    assert report.coverage.complete is passes_coverage and not report.passed
-    assert "NOT matched" in report.summary() and altered.exists()
-
-
-@pytest.mark.slow
-def test_verify_an_untouched_file(checkpoints, exported):
-    assert verify(exported, checkpoints[18]).passed
-    with pytest.raises(UserError, match="no exported file"):
-        verify(checkpoints[18], checkpoints[18])
-
-
-@pytest.mark.slow
-def test_verify_detectron2(checkpoints, tmp_path):
-    out = tmp_path / "out.pkl"
-    export_checkpoint(checkpoints[18], out, to="detectron2")
-    assert verify(out, checkpoints[18]).passed
-    content = pickle.loads(out.read_bytes())
-    content["model"]["res4.1.conv1.norm.weight"] += 0.1
-    out.write_bytes(pickle.dumps(content))
-    assert not verify(out, checkpoints[18]).passed
-    out.write_bytes(pickle.dumps({"model": Path("a")}))  # a class that has no place there
-    with pytest.raises(UserError, match="no file that densessl exported"):
-        verify(out, checkpoints[18])
-
-
-class Deaf(Torchvision):
-    """A target whose loading silently does nothing, as strict=False with a wrong prefix."""
-
-    def build(self, architecture, path=None):
-        return super().build(architecture)
-
-
-class Slightly(Torchvision):
-    """A target that computes almost the same maps."""
-
-    def forward(self, model, images):
-        maps = super().forward(model, images)
-        return [*maps[:3], maps[3] * (1 + 1e-3)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("kind", "reason"), [(Deaf, "unloaded"), (Slightly, "maps differ")])
-def test_nothing_is_left_when_the_target_disagrees(
-    kind, reason, checkpoints, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(export_module, "get_target", lambda name: kind())
-    report = export_checkpoint(checkpoints[18], tmp_path / "out.pth", to="torchvision")
-    assert not report.passed and reason in report.summary()
-    assert list(tmp_path.iterdir()) == []
-    if kind is Slightly:
-        assert [stage.passed for stage in report.stages] == [True, True, True, False]
 
 
 def test_user_errors(checkpoints, tmp_path, capsys):

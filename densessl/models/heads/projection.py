@@ -48,12 +48,8 @@ def _mlp(
     return nn.Sequential(*modules[:-1])
 
 
-@MODELS.register_module()
-class GlobalHead(nn.Module):
-    """Global average pool, then fully connected layers with ReLU between them.
-
-    Takes vectors too, so a predictor is one of these on a projection. Without BatchNorm, layers
-    start Kaiming-normal (fan in) with biases at zero; with it they start as PyTorch's do.
+class ProjectionHead(nn.Module):
+    """An MLP of the layers and norms that a subclass names.
 
     Args:
         in_channels: Channels of the backbone's last map; methods fill it in.
@@ -68,6 +64,9 @@ class GlobalHead(nn.Module):
         UserError: For another ``last_norm``.
     """
 
+    layer: Callable[..., nn.Module]
+    batch_norm: Callable[..., nn.Module]
+
     def __init__(
         self,
         in_channels: int,
@@ -80,9 +79,28 @@ class GlobalHead(nn.Module):
         super().__init__()
         self.out_channels = out_channels
         channels = (in_channels, *hidden_channels, out_channels)
-        self.mlp = _mlp(nn.Linear, nn.BatchNorm1d, channels, norm, last_norm, bias)
-        for layer in self.mlp:
-            if isinstance(layer, nn.Linear) and not norm:
+        self.mlp = _mlp(self.layer, self.batch_norm, channels, norm, last_norm, bias)
+        self.start(norm)
+
+    def start(self, norm: bool) -> None:
+        """Initialises the layers; left as PyTorch does it."""
+
+
+@MODELS.register_module()
+class GlobalHead(ProjectionHead):
+    """Global average pool, then fully connected layers with ReLU between them.
+
+    Takes vectors too, so a predictor is one of these on a projection. Without BatchNorm, layers
+    start Kaiming-normal (fan in) with biases at zero; with it they start as PyTorch's do.
+    Arguments are those of ``ProjectionHead``.
+    """
+
+    layer = nn.Linear
+    batch_norm = nn.BatchNorm1d
+
+    def start(self, norm: bool) -> None:
+        for layer in () if norm else self.mlp:
+            if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
@@ -93,37 +111,20 @@ class GlobalHead(nn.Module):
 
 
 @MODELS.register_module()
-class DenseHead(nn.Module):
+class DenseHead(ProjectionHead):
     """1x1 convolutions with ReLU between them: an embedding of each cell.
 
-    Has as many parameters as the ``GlobalHead`` of the same options. Layers keep PyTorch's default
-    initialisation.
-
-    Args:
-        in_channels: Channels of the backbone's last map; methods fill it in.
-        hidden_channels: Widths of the hidden layers.
-        out_channels: Width of the embedding.
-        norm: See ``GlobalHead``, as the next two.
-        last_norm: What follows the last layer.
-        bias: Whether layers without a BatchNorm have one.
+    Has as many parameters as the ``GlobalHead`` of the same options. Arguments are those of
+    ``ProjectionHead``.
 
     Source: DenseCL (2011.09157), section 3.2.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        hidden_channels: Sequence[int] = (2048,),
-        out_channels: int = 128,
-        norm: bool = False,
-        last_norm: str | None = None,
-        bias: bool = True,
-    ):
-        super().__init__()
-        self.out_channels = out_channels
-        channels = (in_channels, *hidden_channels, out_channels)
-        layer = partial(nn.Conv2d, kernel_size=1)
-        self.mlp = _mlp(layer, nn.BatchNorm2d, channels, norm, last_norm, bias)
+    batch_norm = nn.BatchNorm2d
+
+    @staticmethod
+    def layer(inner: int, outer: int, bias: bool) -> nn.Module:
+        return nn.Conv2d(inner, outer, 1, bias=bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, H, W), not normalised."""
