@@ -55,11 +55,13 @@ def test_queue_takes_in_all_micro_batches_of_a_step_at_once():
     assert queue.pointer == 1
 
 
-def test_published_queues_are_not_warned_about_and_too_long_ones_are():
-    for size, images in ((65536, 118_287), (65536, 1_281_167), (98304, 1_281_167)):
+def test_a_queue_longer_than_half_of_the_images_is_warned_about():
+    for size, images in ((50, 100), (65536, 1_281_167), (98304, 1_281_167)):
         assert FeatureQueue(size, 1).warnings(images) == []
-    (line,) = FeatureQueue(76, 1).warnings(100)
-    assert "queue of 76 keys is long for 100 images" in line and "model.queue_size" in line
+    (line,) = FeatureQueue(51, 1).warnings(100)
+    assert "queue of 51 keys is long for 100 images: 51% of them" in line
+    (line,) = FeatureQueue(200, 1).warnings(100)
+    assert "100% of them" in line and "model.queue_size" in line
 
 
 def test_queue_is_part_of_the_state():

@@ -73,11 +73,10 @@ class FeatureQueue(nn.Module):
     def warnings(self, num_images: int) -> list[str]:
         """What to say when the queue is long for ``num_images``."""
         size = len(self.features)
-        # The share of images whose own old key is in the queue; COCO's published recipe has .55.
-        if size <= 0.75 * num_images:
+        if size <= num_images / 2:
             return []
         return [
-            f"the queue of {size} keys is long for {num_images} images: most of them meet an old "
-            "key of their own among the negatives. Leave model.queue_size at None to size it from "
-            "the data"
+            f"the queue of {size} keys is long for {num_images} images: "
+            f"{min(1, size / num_images):.0%} of them meet an old key of their own among the "
+            "negatives. Leave model.queue_size at None to size it from the data"
         ]
