@@ -67,7 +67,11 @@ def test_loss_and_gradient_equal_the_definition(objective, proximal):
 
 @pytest.mark.parametrize("objective", ["nce", "infonce", "full"])
 def test_one_step_changes_what_it_should_and_nothing_else(objective):
-    method, batch = instdisc(objective), one_view()
+    assert_one_step_moves_the_bank(instdisc(objective), one_view())
+
+
+def assert_one_step_moves_the_bank(method, batch):
+    """By the first view's feature alone; no other buffer stays as it was."""
     with torch.no_grad():
         f = method.head(method.backbone(batch.views[0])[0])
     before = method.bank.features.clone()

@@ -148,11 +148,41 @@ def choose_classes(found: list[str], wanted: list[str] | None, where: str) -> li
     return [name for name in found if name in wanted] if wanted else found
 
 
-def write_list(entries: list[dict], path: Path) -> str:
-    """Writes a JSON list and returns its path as text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(entries))
-    return str(path.resolve())
+def listed(
+    folder: Path,
+    layout: str,
+    common: dict,
+    entries: tuple[list[dict], list[dict]],
+    out_dir: Path,
+    **rest,
+) -> LabelledData:
+    """A data set whose images stand in lists of our own.
+
+    Args:
+        folder: Names the data set.
+        layout: For people.
+        common: What the configs of both sets have, the classes in ``metainfo``.
+        entries: To train on, and to evaluate on: mm's dict of each image.
+        out_dir: Where the lists are written.
+        rest: ``metric_note`` and ``evaluator``.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    sets = []
+    for name, images in zip(("train", "val"), entries, strict=True):
+        path = out_dir / f"{name}.json"
+        path.write_text(json.dumps(images))
+        sets.append(dict(**common, ann_file=str(path.resolve())))
+    train, val = sets
+    return LabelledData(
+        name=folder.name,
+        layout=layout,
+        classes=common["metainfo"]["classes"],
+        train_images=len(entries[0]),
+        val_images=len(entries[1]),
+        train=train,
+        val=dict(val, test_mode=True),
+        **rest,
+    )
 
 
 def examples(names: Iterable, most: int = 3) -> str:

@@ -10,9 +10,9 @@ from densessl.transfer.finetune.data import (
     LabelledData,
     choose_classes,
     index_images,
+    listed,
     read_ids,
     read_splits,
-    write_list,
 )
 
 THRESHOLDS = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
@@ -32,16 +32,13 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
     if found is None:
         return None
     chosen, train, val = found
-    common = dict(type="ListedBoxes", metainfo=dict(classes=chosen))
-    return LabelledData(
-        name=folder.name,
-        layout="VOC boxes",
-        classes=chosen,
-        train_images=len(train),
-        val_images=len(val),
+    return listed(
+        folder,
+        "VOC boxes",
+        dict(type="ListedBoxes", metainfo=dict(classes=chosen)),
+        (train, val),
+        out_dir,
         metric_note=NOTE,
-        train=dict(**common, ann_file=write_list(train, out_dir / "train.json")),
-        val=dict(**common, ann_file=write_list(val, out_dir / "val.json"), test_mode=True),
         evaluator=dict(type="ExactVOCMetric", iou_thrs=THRESHOLDS, eval_mode="area"),
     )
 

@@ -13,9 +13,9 @@ from densessl.transfer.finetune.data import (
     choose_classes,
     examples,
     index_images,
+    listed,
     read_ids,
     read_splits,
-    write_list,
 )
 
 IGNORED = 255
@@ -37,18 +37,15 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
     found = find(folder, classes)
     if found is None:
         return None
-    chosen, common = found.classes, dict(type="ListedMasks", indices_of=found.indices_of)
-    common["metainfo"] = dict(classes=chosen)
-    return LabelledData(
-        name=folder.name,
-        layout="mask PNGs",
-        classes=chosen,
-        train_images=len(found.train),
-        val_images=len(found.val),
-        metric_note=f"mIoU over {len(chosen)} classes, single scale, pixels of 255 ignored"
+    metainfo = dict(classes=found.classes)
+    return listed(
+        folder,
+        "mask PNGs",
+        dict(type="ListedMasks", indices_of=found.indices_of, metainfo=metainfo),
+        (found.train, found.val),
+        out_dir,
+        metric_note=f"mIoU over {len(found.classes)} classes, single scale, pixels of 255 ignored"
         f"{found.note}",
-        train=dict(**common, ann_file=write_list(found.train, out_dir / "train.json")),
-        val=dict(**common, ann_file=write_list(found.val, out_dir / "val.json"), test_mode=True),
         evaluator=dict(type="ExactIoUMetric"),
     )
 
