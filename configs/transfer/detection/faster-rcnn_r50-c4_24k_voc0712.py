@@ -7,7 +7,7 @@ where the papers' numbers come from, trains on objects marked difficult; mmdet i
 
 _base_ = [
     "mmdet::pascal_voc/faster-rcnn_r50-caffe-c4_ms-18k_voc0712.py",
-    "../_base_/r50_c4.py",
+    "../_base_/published.py",
 ]
 custom_imports = dict(imports=["densessl.transfer.mm.detection"], allow_failed_imports=False)
 

@@ -6,8 +6,7 @@ in the test.
 
 _base_ = [
     "mmdet::mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco.py",
-    "../_base_/r50_c4.py",
-    "../_base_/coco_instances.py",
+    "../_base_/published.py",
 ]
 custom_imports = dict(imports=["densessl.transfer.mm.detection"], allow_failed_imports=False)
 

@@ -4,7 +4,7 @@ Every layer is trained with SyncBN: backbone, FPN, box head (4 conv, 1 fc) and m
 has no norm. Shorter side 640..800 in training, 800 in the test.
 """
 
-_base_ = ["mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "../_base_/coco_instances.py"]
+_base_ = ["mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "../_base_/published.py"]
 custom_imports = dict(imports=["densessl.transfer.mm.detection"], allow_failed_imports=False)
 
 transfer = dict(_base_.coco_instances, title="Mask R-CNN R50-FPN on COCO, 1x")

@@ -4,7 +4,7 @@ The plain ResNet (mmseg's base has another stem), SyncBN everywhere. Needs the a
 annotations: SegmentationClassAug/ and ImageSets/Segmentation/aug.txt.
 """
 
-_base_ = ["mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py", "../_base_/plain_resnet.py"]
+_base_ = ["mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py", "../_base_/published.py"]
 custom_imports = dict(imports=["densessl.transfer.mm.segmentation"], allow_failed_imports=False)
 
 transfer = dict(

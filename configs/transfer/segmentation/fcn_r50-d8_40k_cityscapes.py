@@ -1,6 +1,6 @@
 """Cityscapes: FCN R50-d8, 40k iterations of 8 crops of 769 pixels, sliding test (stride 513)."""
 
-_base_ = ["mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769.py", "../_base_/plain_resnet.py"]
+_base_ = ["mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769.py", "../_base_/published.py"]
 custom_imports = dict(imports=["densessl.transfer.mm.segmentation"], allow_failed_imports=False)
 
 transfer = dict(
