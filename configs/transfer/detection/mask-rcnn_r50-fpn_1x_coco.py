@@ -24,7 +24,8 @@ model = dict(
     ),
 )
 
-train_dataloader = dict(dataset=dict(pipeline=_base_.multi_scale_pipeline))
+train_pipeline = _base_.multi_scale_pipeline
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_evaluator = dict(type="ExactCocoMetric")
 test_evaluator = val_evaluator
 
