@@ -25,6 +25,7 @@ from densessl.benchmark.setup import (
     synthetic_batch,
 )
 from densessl.benchmark.step import floor_step
+from densessl.environment import package_versions
 from densessl.structures import SampleKey
 from densessl.transforms.functional import one_thread
 
@@ -186,6 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     result = (
         compare_data(args.images, args.rounds) if args.what == "data" else compare_step(args.rounds)
     )
+    result["versions"] = package_versions(("onedl-mmpretrain", "lightly"))
     print(table(result))
     if args.out:
         write(record(f"peers-{args.what}", result, RECIPE, "cpu"), args.out)
