@@ -26,12 +26,14 @@ from densessl.benchmark.setup import (
 )
 from densessl.benchmark.step import floor_step
 from densessl.environment import package_versions
+from densessl.errors import UserError
 from densessl.structures import SampleKey
 from densessl.transforms.functional import one_thread
 
 RECIPE = "densecl/densecl_r50_8xb32-coslr-200e_in1k.py"
 CPU = torch.device("cpu")
 GROUP = 20  # images of one turn
+INSTALL = "pip install --no-build-isolation onedl-mmpretrain lightly"
 
 
 def mmpretrain_pipeline() -> Callable[[str], object]:
@@ -67,8 +69,8 @@ def compare_data(images: str, rounds: int) -> dict:
     """CPU milliseconds of one image with two views at 224 pixels, on one thread."""
     cfg = recipe(RECIPE, images)
     dataset = build_dataset(cfg)
-    augment = build_method(cfg, CPU).data_preprocessor
     theirs = dict(mmpretrain=mmpretrain_pipeline(), lightly=lightly_pipeline())
+    augment = build_method(cfg, CPU).data_preprocessor
     count = min(200, len(dataset)) // GROUP * GROUP
 
     def ours(first: int) -> list:
@@ -184,9 +186,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.what == "data" and not args.images:
         parser.error("data needs --images")
-    result = (
-        compare_data(args.images, args.rounds) if args.what == "data" else compare_step(args.rounds)
-    )
+    try:
+        result = (
+            compare_data(args.images, args.rounds)
+            if args.what == "data"
+            else compare_step(args.rounds)
+        )
+    except ImportError as error:
+        print(f"\nerror: {error}.\nWhat to do: {INSTALL}", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 2
     result["versions"] = package_versions(("onedl-mmpretrain", "lightly"))
     print(table(result))
     if args.out:

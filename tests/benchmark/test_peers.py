@@ -1,10 +1,11 @@
 """tools/benchmark_peers.py, as far as it goes without the peers."""
 
 import importlib.util
+import sys
 
 import pytest
 
-from tests.training import REPO
+from tests.training import REPO, write_images
 
 spec = importlib.util.spec_from_file_location("peers_tool", REPO / "tools/benchmark_peers.py")
 peers = importlib.util.module_from_spec(spec)
@@ -20,3 +21,10 @@ def test_data_needs_images(capsys):
     with pytest.raises(SystemExit):
         peers.main(["data"])
     assert "data needs --images" in capsys.readouterr().err
+
+
+def test_a_missing_peer_is_named_with_what_to_do(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "mmpretrain", None)
+    assert peers.main(["data", "--images", str(write_images(tmp_path / "images", 4))]) == 2
+    message = capsys.readouterr().err
+    assert "mmpretrain" in message and "pip install" in message
