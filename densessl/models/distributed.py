@@ -1,15 +1,38 @@
 """What methods need of other ranks. On one rank everything here is the identity."""
 
+from collections.abc import Callable
+
 import torch
-from mmengine.dist import all_gather, all_reduce, get_dist_info
+from mmengine.dist import all_reduce, get_dist_info
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-@torch.no_grad()
 def gather(x: Tensor) -> Tensor:
     """The tensors of all ranks, concatenated along axis 0 in rank order, without gradient."""
-    return torch.cat(all_gather(x.contiguous()))
+    return start_gather(x)()
+
+
+def start_gather(x: Tensor) -> Callable[[], Tensor]:
+    """Sends ``x`` on its way; call what comes back for what ``gather`` would have given.
+
+    What is needed only after the optimizer step travels during the backward pass.
+
+    Args:
+        x: (N, ...), the same shape on every rank.
+    """
+    x = x.detach().contiguous()
+    _, world_size = get_dist_info()
+    if world_size == 1:
+        return lambda: x
+    everyone = x.new_empty(world_size * len(x), *x.shape[1:])
+    work = torch.distributed.all_gather_into_tensor(everyone, x, async_op=True)
+
+    def wait() -> Tensor:
+        work.wait()
+        return everyone
+
+    return wait
 
 
 class _GatherWithGrad(torch.autograd.Function):

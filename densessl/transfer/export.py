@@ -139,10 +139,11 @@ def export_checkpoint(
     target, src, dst = get_target(to), Path(src), Path(dst)
     _check_output(dst, target)
     source = find_backbone(load_checkpoint(src, trust=trust), which, str(src))
+    if not source.coverage.complete:
+        return _begin(dst, src, target, which, source)
+    source = source.as_one()
     forms = target.forms(source.architecture)
     report = _begin(dst, src, target, which, source)
-    if not source.coverage.complete:
-        return report
     size = sum(tensor.numel() * tensor.element_size() for tensor in source.state.values())
     check_free_space(dst.parent, size, "the exported weights")
     meta = {
@@ -186,9 +187,10 @@ def verify(exported: str | Path, source: str | Path, trust: bool = False) -> Exp
         )
     target, which = get_target(meta["to"]), meta["which"]
     found = find_backbone(load_checkpoint(src, trust=trust), which, str(src))
-    report = _begin(exported, src, target, which, found)
     if not found.coverage.complete:
-        return report
+        return _begin(exported, src, target, which, found)
+    found = found.as_one()
+    report = _begin(exported, src, target, which, found)
     return _prove(report, exported, target, found, target.forms(found.architecture))
 
 

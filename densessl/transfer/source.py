@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from densessl.errors import UserError
-from densessl.models.backbones import build_backbone
+from densessl.models.backbones import SplitResNet, build_backbone
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.importers import HEADS, recognise
 from densessl.transfer.targets import get_target
@@ -53,6 +53,31 @@ class SourceBackbone:
         prefix = _inner_prefix(architecture)
         backbone.load_state_dict({prefix + key: value for key, value in self.state.items()})
         return backbone
+
+    def as_one(self) -> "SourceBackbone":
+        """The same backbone as one network, where it is several side by side.
+
+        Raises:
+            UserError: As ``SplitResNet.joined``.
+        """
+        split = self.build()
+        if not isinstance(split, SplitResNet):
+            return self
+        order, depth = self.meta["input"]["channel_order"], split.depth
+        state = split.joined().state_dict()
+        architecture = {"type": "ResNet", "depth": depth, "out_indices": split.out_indices}
+        return replace(
+            self,
+            architecture=architecture,
+            state=state,
+            coverage=compare_state(_bare_state(architecture), state),
+            notes=(
+                *self.notes,
+                f"{len(split.parts)} networks side by side became one ResNet-{depth}, with zeros "
+                "where one would see the channels of another.",
+                f"Its input is {order}, as densessl.transforms.lab.rgb_to_lab makes it.",
+            ),
+        )
 
 
 def find_backbone(checkpoint: dict, which: str, name: str) -> SourceBackbone:

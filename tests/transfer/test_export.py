@@ -112,6 +112,40 @@ def test_a_resnet_with_group_norm_to_every_target(target, tmp_path, capsys):
         assert torch.equal(again(images)[0], load_backbone(src)(images)[0])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [18, 50])
+def test_networks_side_by_side_become_one(depth, tmp_path, capsys):
+    architecture = {"type": "SplitResNet", "depth": depth, "width": 0.5}
+
+    def on_lab(path):
+        checkpoint = torch.load(path)
+        checkpoint["meta"]["input"]["channel_order"] = "Lab"
+        torch.save(checkpoint, path)
+        return path
+
+    src, out = on_lab(write_checkpoint(tmp_path / "src.pth", architecture)), tmp_path / "out.pth"
+    assert convert.main([str(src), str(out), "--to", "mmdet"]) == 0
+    text = capsys.readouterr().out
+    assert f"2 networks side by side became one ResNet-{depth}" in text
+    assert "Its input is Lab" in text
+    assert "bgr_to_rgb=False" in text and 'dict(type="densessl.ToLab")' in text
+    assert verify(out, src).passed
+    images, stages = torch.randn(2, 3, 64, 64, dtype=torch.float64), (0, 1, 2, 3)
+    apart = load_backbone(src, out_indices=stages).eval().double()
+    together = load_backbone(out, out_indices=stages).eval().double()
+    assert type(apart).__name__ == "SplitResNet" and type(together).__name__ == "ResNet"
+    for one, other in zip(together(images), apart(images), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.slow
+def test_networks_that_do_not_make_one_resnet_are_not_exported(tmp_path, capsys):
+    architecture = {"type": "SplitResNet", "depth": 18, "width": 0.25}
+    src = write_checkpoint(tmp_path / "src.pth", architecture)
+    assert convert.main([str(src), str(tmp_path / "out.pth"), "--to", "mmdet"]) != 0
+    assert "2 networks of width 0.25 do not make one ResNet" in capsys.readouterr().err
+
+
 def test_a_norm_that_a_resnet_does_not_have_is_refused():
     with pytest.raises(UserError, match="model.backbone.norm is 'gm'"):
         build_backbone({"type": "ResNet", "depth": 18, "norm": "gm"})

@@ -275,6 +275,15 @@ def test_job_config_carries_init_input_seed_and_fraction(tmp_path):
     assert cfg.model.backbone.init_cfg.checkpoint != "/files/a.pth"  # the original is untouched
     set_input(cfg, dict(inputs, channel_order="BGR"))
     assert cfg.model.data_preprocessor.bgr_to_rgb is False
+    job = job_config(cfg, init, dict(inputs, channel_order="Lab"), 3, 0.5, tmp_path)
+    assert job.model.data_preprocessor.bgr_to_rgb is False
+    for pipeline in (
+        job.train_dataloader.dataset.dataset.pipeline,
+        job.val_dataloader.dataset.pipeline,
+    ):
+        kinds = [step.type for step in pipeline]
+        assert kinds.count("densessl.ToLab") == 1 and kinds[-2] == "densessl.ToLab"
+        assert kinds[-1].startswith("Pack")
 
 
 # --- Starting points and plans -------------------------------------------------------------------

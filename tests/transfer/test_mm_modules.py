@@ -15,6 +15,8 @@ from torch import nn
 
 from densessl.transfer.mm.label_subset import LabelSubset, subset_indices
 from densessl.transfer.mm.precise_bn import update_bn_statistics
+from densessl.transfer.mm.to_lab import ToLab
+from densessl.transforms.lab import rgb_to_lab
 
 
 class Net(BaseModel):
@@ -52,6 +54,15 @@ def test_precise_bn_is_the_plain_average_over_the_batches():
     assert torch.equal(net.conv.weight, weights)
     for key, value in net.frozen.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+def test_to_lab_takes_the_blue_green_red_of_mm():
+    bgr = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    lab = ToLab()({"img": bgr, "img_shape": (5, 7)})["img"]
+    assert lab.dtype == np.float32 and lab.shape == bgr.shape and lab.flags.c_contiguous
+    rgb = torch.tensor(bgr[..., ::-1] / 255.0).permute(2, 0, 1)[None]
+    expected = rgb_to_lab(rgb)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(lab, expected, atol=1e-3)
 
 
 def test_precise_bn_refuses_to_leave_batchnorm_without_statistics():

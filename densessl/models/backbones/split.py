@@ -73,6 +73,40 @@ class SplitResNet(SplitBackbone):
         super().__init__(
             [_NarrowResNet(depth, count, width, out_indices) for count in channels], channels
         )
+        self.depth, self.width, self.out_indices = depth, width, tuple(out_indices)
+
+    def joined(self) -> ResNet:
+        """One plain ResNet with the same maps: zero where a part would see another's channels.
+
+        Raises:
+            UserError: If the parts together are not as wide as a ResNet.
+        """
+        if self.width * len(self.parts) != 1:
+            raise UserError(
+                f"{len(self.parts)} networks of width {self.width:g} do not make one ResNet.",
+                "only networks whose widths add up to 1 can be exported",
+            )
+        whole = ResNet(self.depth, self.out_indices)
+        states = [part.state_dict() for part in self.parts]
+        whole.load_state_dict(
+            {name: _side_by_side([state[name] for state in states]) for name in states[0]}
+        )
+        return whole
+
+
+def _side_by_side(tensors: list[Tensor]) -> Tensor:
+    """Kernels block by block along the diagonal, channels' values one after another."""
+    if tensors[0].dim() == 0:  # BatchNorm's counter
+        return tensors[0]
+    if tensors[0].dim() == 1:
+        return torch.cat(tensors)
+    rows, columns, *size = zip(*(tensor.shape for tensor in tensors), strict=True)
+    result = tensors[0].new_zeros(sum(rows), sum(columns), *(side[0] for side in size))
+    row = column = 0
+    for tensor in tensors:
+        result[row : row + len(tensor), column : column + tensor.shape[1]] = tensor
+        row, column = row + len(tensor), column + tensor.shape[1]
+    return result
 
 
 class _NarrowResNet(ResNet):

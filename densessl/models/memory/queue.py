@@ -1,11 +1,13 @@
 """The queue of past keys."""
 
 import math
+from collections.abc import Callable
 
 import torch
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
-from densessl.models.distributed import gather
+from densessl.models.distributed import start_gather
 from densessl.precision import full_precision, l2_normalize
 
 
@@ -44,15 +46,17 @@ class FeatureQueue(nn.Module):
         super().__init__()
         self.register_buffer("features", l2_normalize(torch.randn(size, dim)))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
-        self._new: list[Tensor] = []
+        self._new: list[Callable[[], Tensor]] = []
 
     def remember(self, keys: Tensor) -> None:
         """Keeps (N, dim) keys of this rank for ``advance``; ``features`` stay as they are."""
-        self._new.append(keys)
+        self._new.append(start_gather(keys))
 
     def advance(self) -> None:
         """Enqueues what all ranks remember; once per optimizer step."""
-        self.enqueue(gather(torch.cat(self._new)))
+        gathered = [arrived().chunk(get_world_size()) for arrived in self._new]
+        # Rank by rank, each with its micro-batches in order, as one process would have them.
+        self.enqueue(torch.cat([keys for rank in zip(*gathered, strict=True) for keys in rank]))
         self._new.clear()
 
     @torch.no_grad()

@@ -1,9 +1,11 @@
 """What the methods with memory banks share."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from densessl.errors import UserError
-from densessl.models.distributed import gather
+from densessl.models.distributed import start_gather
 from densessl.models.memory import MemoryBank
 from densessl.models.methods.base import Method
 
@@ -30,7 +32,7 @@ class BankMethod(Method):
         super().__init__(backbone, data_preprocessor)
         self.num_samples = num_samples
         self.momentum = momentum
-        self._seen: list[tuple[MemoryBank, Tensor, Tensor]] = []
+        self._seen: list[tuple[MemoryBank, Callable[[], Tensor], Callable[[], Tensor]]] = []
 
     @classmethod
     def resolve(cls, config: dict, num_images: int) -> dict:
@@ -61,9 +63,9 @@ class BankMethod(Method):
 
     def remember(self, bank: MemoryBank, index: Tensor, features: Tensor) -> None:
         """Updates entries ``index`` (N,) of ``bank`` with (N, dim) features, after the step."""
-        self._seen.append((bank, index, features.detach()))
+        self._seen.append((bank, start_gather(index), start_gather(features)))
 
     def after_optimizer_step(self) -> None:
         for bank, index, features in self._seen:
-            bank.update(gather(index), gather(features))
+            bank.update(index(), features())
         self._seen.clear()

@@ -16,6 +16,7 @@ from densessl.transfer.finetune.inits import Init, set_init_cfg
 
 # Channels of C2..C5.
 CHANNELS = {True: [256, 512, 1024, 2048], False: [64, 128, 256, 512]}
+TO_LAB = dict(type="densessl.ToLab")  # goes before the last step, which packs the image
 
 
 def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
@@ -188,12 +189,15 @@ def set_iterations(cfg: Config, iterations: int, options: dict[str, Any]) -> Non
 
 
 def set_input(cfg: Config, inputs: dict) -> None:
-    """Mean, std and channel order of the pretraining into the model's preprocessor."""
+    """Mean, std and channel order of the pretraining into the preprocessor and the pipelines."""
+    order = inputs.get("channel_order", "RGB")
     cfg.model.data_preprocessor.update(
-        mean=list(inputs["mean"]),
-        std=list(inputs["std"]),
-        bgr_to_rgb=inputs.get("channel_order", "RGB") == "RGB",
+        mean=list(inputs["mean"]), std=list(inputs["std"]), bgr_to_rgb=order == "RGB"
     )
+    if order == "Lab":
+        for loader in (cfg.train_dataloader, cfg.val_dataloader):
+            for dataset in _datasets(loader.dataset):
+                dataset.pipeline = [*dataset.pipeline[:-1], TO_LAB, dataset.pipeline[-1]]
 
 
 def job_config(

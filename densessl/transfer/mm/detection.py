@@ -14,7 +14,7 @@ from mmdet.models.roi_heads.shared_heads import ResLayer
 from mmdet.registry import DATASETS, METRICS, MODELS
 from torch import Tensor
 
-from densessl.transfer.mm import label_subset, precise_bn  # noqa: F401  (registered by import)
+from densessl.transfer.mm import label_subset, precise_bn, to_lab  # noqa: F401  (registered by import)
 
 PREFIX = "densessl"
 

@@ -8,7 +8,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.evaluation.metrics import IoUMetric
 from mmseg.registry import DATASETS, METRICS
 
-from densessl.transfer.mm import label_subset, precise_bn  # noqa: F401  (registered by import)
+from densessl.transfer.mm import label_subset, precise_bn, to_lab  # noqa: F401  (registered by import)
 
 
 @DATASETS.register_module()

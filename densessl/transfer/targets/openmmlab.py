@@ -30,11 +30,17 @@ class OpenMMLabTarget(Target):
     def usage(self, path: Path, architecture: dict, inputs: dict) -> str:
         mean, std, norm = numbers(inputs["mean"]), numbers(inputs["std"]), architecture["norm"]
         norm_cfg = "" if norm == "bn" else f"norm_cfg={NORM_CFGS[norm]}, "
+        is_rgb, lab = inputs["channel_order"] == "RGB", ""
+        if inputs["channel_order"] == "Lab":
+            lab = (
+                '\ncustom_imports=dict(imports=["densessl.transfer.mm.to_lab"]),\n'
+                'pipelines: dict(type="densessl.ToLab") just before the images are packed'
+            )
         return (
             f'backbone=dict(type="ResNet", depth={architecture["depth"]}, style="pytorch", '
             f"{norm_cfg}norm_eval=False, frozen_stages=-1,\n"
             f'              init_cfg=dict(type="Pretrained", checkpoint="{path}")),\n'
-            f"data_preprocessor=dict(mean={mean}, std={std}, bgr_to_rgb=True, ...)"
+            f"data_preprocessor=dict(mean={mean}, std={std}, bgr_to_rgb={is_rgb}, ...){lab}"
         )
 
 
