@@ -11,7 +11,7 @@ import torch
 
 from densessl.checkpoint import load_checkpoint
 from densessl.models import ViewPreprocessor
-from densessl.models.distributed import BatchShuffle
+from densessl.models.distributed import BatchShuffle, _as_bytes, _from_bytes
 from tests.distributed import BATCH, STEPS, method, process, raw_views, train
 from tests.models.tiny import views
 from tests.training import REPO, write_config, write_images
@@ -23,6 +23,14 @@ def ranks(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
     torch.multiprocessing.spawn(process, args=(2, str(folder)), nprocs=2)
     return [torch.load(folder / f"{rank}.pth", weights_only=False) for rank in range(2)]
+
+
+def test_rows_of_any_types_survive_the_journey_as_bytes():
+    """One row too, in which no number begins where its type would like to."""
+    for count in (1, 3):
+        tensors = (torch.rand(count, 5) > 0.5, torch.randn(count, 2), torch.arange(count))
+        for sent, back in zip(tensors, _from_bytes(_as_bytes(tensors), tensors), strict=True):
+            assert torch.equal(sent, back) and sent.dtype == back.dtype
 
 
 @pytest.mark.slow

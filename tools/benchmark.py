@@ -1,4 +1,4 @@
-"""Measure what training costs: benchmark.py data|step|end-to-end CONFIG, or benchmark.py loss."""
+"""Measure what training costs: benchmark.py data|step|end-to-end|measures CONFIG, or loss."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ from densessl.benchmark import (
     benchmark_data,
     benchmark_end_to_end,
     benchmark_loss,
+    benchmark_measures,
     benchmark_step,
     recipe,
     record,
@@ -55,6 +56,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "step", parents=[configured, repeated, placed, shared], help="a step, its floor"
     )
     step.add_argument("--warmup", type=int, default=3, metavar="N", help="steps before")
+    measures = what.add_parser(
+        "measures", parents=[configured, placed, shared], help="what each measure buys"
+    )
+    measures.add_argument("--count", type=int, default=64, metavar="N", help="images to use")
+    measures.add_argument("--repeats", type=int, default=5, metavar="N", help="timed rounds")
     whole = what.add_parser("end-to-end", parents=[configured, shared], help="files to steps")
     whole.add_argument("--steps", type=int, default=50, metavar="N")
     whole.add_argument("--warmup", type=int, default=10, metavar="N", help="steps before")
@@ -71,6 +77,8 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict:
         return benchmark_data(cfg, device, args.count, args.workers, args.repeats, args.profile)
     if args.what == "step":
         return benchmark_step(cfg, device, args.repeats, args.warmup, args.profile)
+    if args.what == "measures":
+        return benchmark_measures(cfg, device, args.count, args.repeats)
     return benchmark_end_to_end(cfg, device, args.steps, args.warmup)
 
 

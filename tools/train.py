@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 
+import torch
 from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
@@ -75,4 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    sys.exit(code)

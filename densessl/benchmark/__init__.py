@@ -3,6 +3,7 @@
 from densessl.benchmark.data import benchmark_data
 from densessl.benchmark.end_to_end import benchmark_end_to_end
 from densessl.benchmark.loss import benchmark_loss
+from densessl.benchmark.measures import benchmark_measures
 from densessl.benchmark.report import record, table, write
 from densessl.benchmark.setup import recipe
 from densessl.benchmark.step import benchmark_step
@@ -11,6 +12,7 @@ __all__ = [
     "benchmark_data",
     "benchmark_end_to_end",
     "benchmark_loss",
+    "benchmark_measures",
     "benchmark_step",
     "recipe",
     "record",

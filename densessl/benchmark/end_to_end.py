@@ -28,6 +28,8 @@ def benchmark_end_to_end(
     """
     with tempfile.TemporaryDirectory() as folder, PeakMemory(device) as memory:
         cfg.train_cfg.max_steps = warmup + steps
+        # Each line of the log would reset the peak that a GPU remembers.
+        cfg.default_hooks.logger.interval = warmup + steps + 1
         checkpoint = pretrain(cfg, work_dir=folder)
         scalars = load_checkpoint(checkpoint)["message_hub"]["log_scalars"]
     history = {

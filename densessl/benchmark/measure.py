@@ -33,7 +33,8 @@ def time_interleaved(
         device: Waited for before and after each call.
         repeats: Timed rounds.
         warmup: Rounds before those, not counted: compilation, caches, allocators.
-        clock: ``time.process_time`` counts the CPU seconds of all threads instead.
+        clock: ``time.process_time`` counts the CPU seconds of all threads instead, without those
+            that a CPU spends on waiting for the device at the end.
 
     Returns:
         Seconds of each call.
@@ -44,9 +45,12 @@ def time_interleaved(
             synchronize(device)
             start = clock()
             call()
+            if clock is not time.process_time:
+                synchronize(device)
+            spent = clock() - start
             synchronize(device)
             if number >= warmup:
-                seconds[name].append(clock() - start)
+                seconds[name].append(spent)
     return seconds
 
 

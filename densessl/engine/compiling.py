@@ -4,8 +4,13 @@ from typing import Any
 
 from torch import nn
 
+from densessl.errors import UserError
+from densessl.models.backbones import SplitBackbone
 from densessl.models.methods.base import Method
 from densessl.models.teacher import Teacher
+
+# They are never called themselves, but in parts.
+_HOLDERS = (Method, Teacher, SplitBackbone, nn.ModuleList, nn.ModuleDict)
 
 
 def networks(module: nn.Module) -> list[nn.Module]:
@@ -13,7 +18,7 @@ def networks(module: nn.Module) -> list[nn.Module]:
 
     A module that is no method is one network itself.
     """
-    if not isinstance(module, Method | Teacher):
+    if not isinstance(module, _HOLDERS):
         return [module] if next(module.parameters(), None) is not None else []
     return [part for child in module.children() for part in networks(child)]
 
@@ -25,8 +30,15 @@ def compile_networks(module: nn.Module, options: bool | dict[str, Any] | None) -
         module: A method or a network.
         options: What the config's ``compile`` says: True, or arguments of ``torch.compile``; False
             and None do nothing.
+
+    Raises:
+        UserError: Together with gradient checkpointing, which torch.compile does not take.
     """
     if options is None or options is False:
         return
+    if any(getattr(part, "with_cp", False) for part in module.modules()):
+        raise UserError(
+            "compile=True does not go with model.backbone.with_cp=True.", "leave one of them out"
+        )
     for network in networks(module):
         network.compile(**({} if options is True else options))

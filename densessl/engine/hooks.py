@@ -85,6 +85,8 @@ class FiniteLossHook(Hook):
         interval: Optimizer steps between checks; each one waits for the device.
     """
 
+    priority = "ABOVE_NORMAL"  # before mmengine's timer: its wait is the step's, not the data's
+
     def __init__(self, interval: int = 10):
         self.interval = interval
         self.loss = torch.zeros(())

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from mmengine.model.wrappers import MMDistributedDataParallel
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from densessl.models.methods.base import train_step
@@ -20,9 +21,9 @@ from densessl.registry import (
 PRECISIONS = ("auto", "bf16", "fp32")
 
 
-def has_bf16() -> bool:
-    """Whether the default device computes bf16 in hardware."""
-    if torch.cuda.is_available():
+def has_bf16(device: str) -> bool:
+    """Whether a ``device``, "cuda" or "cpu", computes bf16 in hardware."""
+    if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
@@ -42,7 +43,8 @@ class PrecisionOptimWrapper(OptimWrapper):
         super().__init__(**options)
         self.precision = precision
         if precision == "auto":
-            self.precision = "bf16" if has_bf16() else "fp32"
+            device = self.optimizer.param_groups[0]["params"][0].device.type
+            self.precision = "bf16" if has_bf16(device) else "fp32"
 
     @property
     def accumulative_counts(self) -> int:
@@ -112,7 +114,7 @@ class PretrainDDP(MMDistributedDataParallel):
         on_cpu = next(module.parameters()).device.type == "cpu"
         options = {"broadcast_buffers": False, **options}
         if module.sync_bn and not on_cpu:
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+            module = convert_sync_batchnorm(module)  # timm's keeps activations inside of norms
         super().__init__(module, device_ids=None if on_cpu else device_ids, **options)
 
     def train_step(self, data, optim_wrapper: OptimWrapper) -> dict[str, torch.Tensor]:

@@ -135,7 +135,13 @@ def _set_resume(cfg: Config, resume: bool | str) -> None:
 def memory_advice(error: BaseException) -> UserError | None:
     """A readable error when ``error`` means that memory has run out, else None."""
     text = str(error)
-    signs = ("not enough memory", "can't allocate memory", "killed by signal: Killed")
+    signs = (
+        "not enough memory",
+        "can't allocate memory",
+        "killed by signal: Killed",
+        "out of memory",
+        "ALLOC_FAILED",  # cuBLAS and cuDNN
+    )
     exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         sign in text for sign in signs
     )

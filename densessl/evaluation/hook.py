@@ -1,8 +1,10 @@
 """Frozen evaluation while training."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
-from mmengine.dist import barrier, is_main_process
+import torch
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -47,6 +49,8 @@ class EvaluationHook(Hook):
         self.size, self.options = size, dict(k=k, limit=limit, seed=seed)
 
     def before_train(self, runner: Runner) -> None:
+        if get_world_size() > 1:  # NCCL would give up waiting after ten minutes
+            self._group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=1))
         self.found = read_for(self.tasks, self.data, seed=self.options["seed"])
         self.frozen = self._frozen(runner)
 
@@ -55,7 +59,8 @@ class EvaluationHook(Hook):
         if self.every_n_epochs(runner, self.interval) or last:
             if is_main_process():
                 self._evaluate(runner)
-            barrier()
+            if get_world_size() > 1:
+                torch.distributed.barrier(self._group)
 
     def _frozen(self, runner: Runner) -> FrozenBackbone:
         method = method_of(runner)

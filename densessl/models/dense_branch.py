@@ -85,7 +85,7 @@ class DenseBranch:
             "loss": (1 - weight) * loss_global + weight * loss_dense,
             "global": loss_global.detach(),
             "dense": loss_dense.detach(),
-            "lambda": loss_global.new_tensor(weight),
+            "lambda": loss_global.new_full((), weight),
         }
 
 

@@ -7,6 +7,8 @@ from mmengine.dist import all_reduce, get_dist_info
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from densessl.precision import at_least_float32
+
 
 def gather(x: Tensor) -> Tensor:
     """The tensors of all ranks, concatenated along axis 0 in rank order, without gradient."""
@@ -45,9 +47,9 @@ class _GatherWithGrad(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         rank, _ = get_dist_info()
-        grad = grad.contiguous().clone()  # the sum is made in place
-        all_reduce(grad)
-        return grad[rank * ctx.size : (rank + 1) * ctx.size]
+        total = at_least_float32(grad).contiguous().clone()  # the sum is made in place
+        all_reduce(total)
+        return total[rank * ctx.size : (rank + 1) * ctx.size].to(grad.dtype)
 
 
 def gather_with_grad(x: Tensor) -> Tensor:
@@ -129,6 +131,7 @@ def _from_bytes(rows: Tensor, like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """What ``_as_bytes`` made, with the types and shapes of ``like``."""
     sizes = [tensor[0].numel() * tensor.element_size() for tensor in like]
     return tuple(
-        part.contiguous().view(tensor.dtype).view(tensor.shape)
+        # A copy: a view of a type must begin at a multiple of its size.
+        part.clone(memory_format=torch.contiguous_format).view(tensor.dtype).view(tensor.shape)
         for part, tensor in zip(rows.split(sizes, dim=1), like, strict=True)
     )

@@ -7,7 +7,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from densessl.registry import MODELS
-from densessl.structures import ViewBatch
+from densessl.structures import ViewBatch, ViewRecord
 from densessl.transforms.functional import augment_view, blur_kernel_size, normalize
 from densessl.transforms.lab import rgb_to_lab
 
@@ -39,20 +39,25 @@ class ViewPreprocessor(BaseDataPreprocessor):
     def forward(self, data: ViewBatch, training: bool = False) -> dict:
         """``ViewBatch`` of (B, H, W, 3) uint8 views -> the same with (B, 3, H, W) float views."""
         batch = self.cast_data(data)
-        views = tuple(
-            self.finish(
-                view.permute(0, 3, 1, 2),
+        views: list[Tensor | None] = [None] * len(batch.views)
+        sizes = [view.shape for view in batch.views]
+        for size in dict.fromkeys(sizes):  # views of one size together: so many kernels fewer
+            places = [place for place, other in enumerate(sizes) if other == size]
+            records = [batch.records[place] for place in places]
+            record = ViewRecord(*map(torch.cat, zip(*records, strict=True)))
+            finished = self.finish(
+                torch.cat([batch.views[place] for place in places]).permute(0, 3, 1, 2),
                 record.flip,
                 record.jitter,
                 record.jitter_order,
                 record.gray,
                 record.blur_sigma,
                 record.solarize,
-                kernel_size=blur_kernel_size(view.shape[2]),
+                kernel_size=blur_kernel_size(size[2]),
             )
-            for view, record in zip(batch.views, batch.records, strict=True)
-        )
-        return dict(batch=batch._replace(views=views))
+            for place, view in zip(places, finished.chunk(len(places)), strict=True):
+                views[place] = view
+        return dict(batch=batch._replace(views=tuple(views)))
 
     def finish(self, images: Tensor, *drawn: Tensor, kernel_size: int) -> Tensor:
         """One view's augmentation and normalisation; ``drawn`` as ``augment_view`` takes it."""

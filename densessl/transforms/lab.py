@@ -18,8 +18,9 @@ def rgb_to_lab(images: Tensor) -> Tensor:
     Source: CIE 1976.
     """
     linear = torch.where(images <= 0.04045, images / 12.92, ((images + 0.055) / 1.055) ** 2.4)
-    matrix = torch.tensor(_TO_XYZ, dtype=images.dtype, device=images.device)
-    xyz = torch.einsum("xc,bchw->bxhw", matrix, linear)
+    # Not a product of matrices: autocast would make it bf16, and the device would wait for one.
+    r, g, b = linear.unbind(1)
+    xyz = torch.stack([r * of_r + g * of_g + b * of_b for of_r, of_g, of_b in _TO_XYZ], dim=1)
     root = xyz.clamp(min=_EDGE**3) ** (1 / 3)
     f = torch.where(xyz > _EDGE**3, root, xyz / (3 * _EDGE**2) + 4 / 29)
     x, y, z = f.unbind(1)

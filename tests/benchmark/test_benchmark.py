@@ -1,16 +1,32 @@
 """tools/benchmark.py on a tiny config: what it says is there, true where it can be checked."""
 
+import copy
 import importlib.util
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import default_collate
 
 from densessl.benchmark import record, write
 from densessl.benchmark.loss import benchmark_loss, materialised
 from densessl.benchmark.measure import PeakMemory, summary, time_interleaved
+from densessl.benchmark.plain import (
+    color_with_torchvision,
+    crop_with_pillow,
+    decode_for_each_view,
+    decode_whole,
+    follow_one_by_one,
+)
 from densessl.losses import info_nce
+from densessl.models.preprocessor import ViewPreprocessor
+from densessl.models.teacher import Teacher
+from densessl.structures import SampleKey, ViewBatch
+from densessl.transforms.views import MultiView
 from tests.training import REPO, write_config, write_images
 
 CPU = torch.device("cpu")
@@ -22,6 +38,14 @@ def tool(*argv: str, out) -> dict:
     spec.loader.exec_module(module)
     assert module.main([*argv, "--out", str(out)]) == 0
     return json.loads(out.read_text())
+
+
+def jpeg(width: int, height: int) -> bytes:
+    """A smooth picture: scaling noise says little."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize((width, height)).save(file, "jpeg")
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -140,3 +164,51 @@ def test_tables_are_made_from_the_files_and_made_anew(tmp_path):
     assert text.startswith("before\n<!-- tables -->\n### loss_cpu\n")
     assert text.endswith("<!-- /tables -->\nafter\n") and text.count("###") == 1
     assert "streaming  0.25  (0.2 .. 0.3)" in text and "old" not in text
+
+
+def test_measures(tmp_path, config):
+    result = tool(
+        "measures", config, "--device", "cpu", "--count", "2", "--repeats", "2", out=tmp_path / "r"
+    )["result"]
+    assert {"one_decode", "decode_scale", "crops", "colour", "channels_last"} <= result.keys()
+    for measure in result.values():
+        times = {name: value["median"] for name, value in measure["seconds"].items()}
+        assert measure["gain"] == times["without"] / times["with"]
+
+
+def test_the_plain_ways_of_the_worker_give_the_same_views():
+    transform = MultiView(["moco_v2", "moco_v2"], size=64)
+    file, key = jpeg(300, 200), SampleKey(0, 0, 0)
+    views, _ = transform(file, key)
+    assert transform.plan(file, key).scale == 1
+    for make in (decode_for_each_view, decode_whole):
+        for view, same in zip(views, make(transform, file, key), strict=True):
+            assert torch.equal(view, same)
+    for view, near in zip(views, crop_with_pillow(transform, file, key), strict=True):
+        assert (view.int() - near.int()).abs().max() <= 1
+
+
+def test_torchvision_gives_the_same_colours():
+    transform = MultiView(["byol_1", "byol_2"], size=32)
+    samples = [transform(jpeg(48, 40), SampleKey(0, 0, index)) for index in range(16)]
+    views, records = default_collate(samples)
+    batch = ViewBatch(tuple(views), tuple(records), torch.arange(16), torch.full((16,), -1))
+    preprocessor = ViewPreprocessor()
+    ours = preprocessor(batch, True)["batch"].views
+    theirs = color_with_torchvision(batch, preprocessor.mean.tolist(), preprocessor.std.tolist())
+    for view, same in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(view, same, atol=1e-4, rtol=0)
+
+
+def test_following_one_by_one_is_the_teachers_update():
+    torch.manual_seed(0)
+    student = nn.Module()
+    student.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    student.teacher = Teacher(0.9, backbone=student.backbone)
+    for parameter in student.backbone.parameters():
+        parameter.data.normal_()
+    twin = copy.deepcopy(student)
+    student.teacher.update(student)
+    follow_one_by_one(twin)
+    for one, other in zip(student.teacher.parameters(), twin.teacher.parameters(), strict=True):
+        torch.testing.assert_close(one, other)

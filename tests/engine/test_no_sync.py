@@ -46,15 +46,21 @@ def methods():
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "LARS"])
 @pytest.mark.parametrize("number", range(4))
-def test_no_step_asks_the_device_anything(optimizer, number):
+def test_no_step_asks_the_device_anything(optimizer, number, monkeypatch):
+    def copied(*_, **__):
+        raise AssertionError("a number made into a tensor is copied, and the copy waited for")
+
+    monkeypatch.setattr(torch.Tensor, "new_tensor", copied)
     method = list(methods())[number]
     options = dict(optimizer=dict(type=optimizer, lr=0.1), clip_grad=dict(max_norm=1.0))
     wrapper = TrainableParameters(dict(type="PrecisionOptimWrapper", **options))(method)
     wrapper.message_hub = DeferredMessageHub("no sync")
     wrapper.optimizer.register_step_post_hook(lambda *_: method.after_optimizer_step())
     for _ in range(2):
-        with Questions() as questions:
-            figures = method.train_step(views(), wrapper)
+        batch = views()
+        with Questions() as questions, monkeypatch.context() as during:
+            during.setattr(torch, "tensor", copied)
+            figures = method.train_step(batch, wrapper)
             for name, value in figures.items():
                 wrapper.message_hub.update_scalar(name, value)
         assert not questions.asked

@@ -16,17 +16,16 @@ HEADS = dict(
 @pytest.mark.parametrize("has, expected", [(True, "bf16"), (False, "fp32")])
 def test_auto_is_bf16_exactly_where_the_hardware_has_it(monkeypatch, has, expected):
     sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)
-    monkeypatch.setattr(optim, "has_bf16", lambda: has)
+    monkeypatch.setattr(optim, "has_bf16", lambda device: has)
     assert optim.PrecisionOptimWrapper(optimizer=sgd).precision == expected
     assert optim.PrecisionOptimWrapper("fp32", optimizer=sgd).precision == "fp32"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="asks the CPU")
 @pytest.mark.parametrize("avx512, amx", [(True, False), (False, True), (False, False)])
 def test_a_cpu_has_bf16_with_avx512_or_amx(monkeypatch, avx512, amx):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert optim.has_bf16() is (avx512 or amx)
+    assert optim.has_bf16("cpu") is (avx512 or amx)
 
 
 @pytest.mark.parametrize("method", [MoCo, DenseCL])

@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 from densessl.engine.compiling import compile_networks, networks
+from densessl.errors import UserError
 from densessl.models import DenseCL, DenseHead, GlobalHead, ResNet
+from densessl.models.backbones import SplitResNet, TimmBackbone
+from densessl.models.backbones.recompute import recomputed
 from tests.models.tiny import build, optimizer_for, views
 
 
@@ -66,3 +70,33 @@ def test_compiled_networks_train_the_same_under_the_same_keys():
     (plain, state), (compiled, other) = results
     assert torch.allclose(torch.stack(plain), torch.stack(compiled), rtol=0, atol=1e-9)
     assert state.keys() == other.keys()
+
+
+def test_checkpointing_takes_batchnorm_over_several_gpus():
+    """Without ranks SyncBatchNorm is a plain one, but it too asks for its counter."""
+    norms = [nn.BatchNorm2d(3), nn.SyncBatchNorm(3)]
+    for norm in norms:
+        recomputed(norm, torch.randn(2, 3, 4, 4, requires_grad=True)).sum().backward()
+        assert norm.num_batches_tracked == 1
+
+
+def test_parts_that_are_only_called_apart_are_networks_of_their_own():
+    split = SplitResNet(18)
+    assert networks(split) == list(split.parts)
+    heads = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    assert networks(heads) == list(heads)
+
+
+def test_compiling_and_checkpointing_do_not_go_together():
+    with pytest.raises(UserError, match="with_cp=True"):
+        compile_networks(ResNet(18, with_cp=True), True)
+    compile_networks(ResNet(18, with_cp=True), False)
+
+
+def test_an_embedding_is_a_forward_pass():
+    """Or torch.compile, which compiles calls, would leave it out."""
+    backbone = TimmBackbone("resnet10t", out_indices=(2, 3)).eval()
+    seen = []
+    backbone.register_forward_hook(lambda *_: seen.append(1))
+    last, pooled = backbone.embed(torch.randn(2, 3, 32, 32))
+    assert seen and torch.allclose(last.mean((2, 3)), pooled, atol=1e-6)

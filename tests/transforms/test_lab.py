@@ -42,3 +42,10 @@ def test_the_preprocessor_gives_normalised_lab():
     assert view.dtype == torch.float32
     assert torch.allclose(view.double(), (rgb_to_lab(rgb) - mean) / std, atol=1e-4)
     assert preprocessor.channel_order == "Lab"
+
+
+def test_autocast_does_not_coarsen_colours():
+    images = torch.rand(2, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        lab = rgb_to_lab(images)
+    assert lab.dtype == torch.float32 and torch.allclose(lab, rgb_to_lab(images), atol=1e-3)

@@ -15,7 +15,9 @@ def statistics_kept(block: nn.Module) -> Iterator[None]:
     norms = [layer for layer in block.modules() if isinstance(layer, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        # SyncBatchNorm insists on a counter, so it gets one to throw away.
+        count = norm.num_batches_tracked
+        norm.momentum, norm.num_batches_tracked = 0.0, None if count is None else count.clone()
     try:
         yield
     finally:

@@ -64,9 +64,18 @@ class TimmBackbone(nn.Module):
         self.stages = [first + i for i in self.out_indices]
         self.out_channels = tuple(stages[stage]["num_chs"] for stage in self.stages)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) normalised RGB -> the maps of ``out_indices``, (B, C, h, w) each."""
+    def forward(self, x: Tensor, embed: bool = False) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) normalised RGB -> the maps of ``out_indices``, (B, C, h, w) each.
+
+        With ``embed`` it gives what the method of that name does, which a compiled model compiles
+        only as a part of its forward pass.
+        """
         with self._size_explained(x):
+            if embed:
+                last, maps = self.model.forward_intermediates(
+                    x, indices=self.stages[-1:], norm=True, output_fmt="NCHW"
+                )
+                return maps[-1], self.model.forward_head(last)
             return tuple(
                 self.model.forward_intermediates(
                     x, indices=self.stages, norm=True, output_fmt="NCHW", intermediates_only=True
@@ -82,11 +91,7 @@ class TimmBackbone(nn.Module):
         Returns:
             (B, C, h, w), and (B, C): a ViT's class token, other models' pooled map.
         """
-        with self._size_explained(x):
-            last, maps = self.model.forward_intermediates(
-                x, indices=self.stages[-1:], norm=True, output_fmt="NCHW"
-            )
-            return maps[-1], self.model.forward_head(last)
+        return self(x, embed=True)
 
     @contextmanager
     def _size_explained(self, x: Tensor) -> Iterator[None]:

@@ -92,6 +92,6 @@ class CPC(Method):
         rows = targets[:, :, -nearest.shape[2] :], nearest
         return {
             "loss": sum(terms),
-            "chance": z.new_tensor(len(terms) * math.log(cells[:, 0].numel())),
+            "chance": z.new_full((), len(terms) * math.log(cells[:, 0].numel())),
             **health(*(cells.movedim(1, -1).flatten(0, 2) for cells in rows)),
         }

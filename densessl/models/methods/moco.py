@@ -110,7 +110,7 @@ class MoCo(Method):
     def figures(self, query: Tensor, key: Tensor) -> dict[str, Tensor]:
         """What the log shows beside the loss, of (B, C) queries and their keys."""
         return {
-            "log(K+1)": query.new_tensor(self.chance),
+            "log(K+1)": query.new_full((), self.chance),
             **health(query, key),
             "teacher_distance": self.teacher.distance(self),
         }

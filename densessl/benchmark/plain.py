@@ -1,0 +1,94 @@
+"""The plain ways of doing what is fast here, as they are usually written: same results, slower."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torchvision.transforms.v2.functional as TF
+from PIL import Image
+from torch import Tensor, nn
+
+from densessl.structures import SampleKey, ViewBatch, ViewRecord
+from densessl.transforms.decode import read_image
+from densessl.transforms.functional import blur_kernel_size
+from densessl.transforms.views import MultiView, Plan
+
+JITTER = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
+NEUTRAL = (1, 1, 1, 0)
+
+
+def decode_for_each_view(transform: MultiView, file: bytes, key: SampleKey) -> list[Tensor]:
+    """Views as ``transform`` makes them, but each decodes the file for itself."""
+    plan = transform.plan(file, key)
+    return _cut(plan, lambda: read_image(file, plan.scale))
+
+
+def decode_whole(transform: MultiView, file: bytes, key: SampleKey) -> list[Tensor]:
+    """Views as ``transform`` makes them, but from all of the file's pixels."""
+    image = read_image(file)
+    return _cut(transform.plan(file, key), lambda: image)
+
+
+def _cut(plan: Plan, image: Callable[[], np.ndarray]) -> list[Tensor]:
+    return [
+        pixels
+        for view, record, rng in zip(plan.views, plan.records, plan.rngs, strict=True)
+        for pixels, _ in view.cut(image(), record, rng)
+    ]
+
+
+def crop_with_pillow(transform: MultiView, file: bytes, key: SampleKey) -> list[Tensor]:
+    """The same crops by Pillow, bilinear and antialiased too; a view's patches are not cut."""
+    plan = transform.plan(file, key)
+    image = Image.fromarray(read_image(file, plan.scale))
+    views = []
+    for view, record in zip(plan.views, plan.records, strict=True):
+        scale = np.array(image.size) / record.source_size.numpy()
+        box = (record.box.numpy().reshape(2, 2) * scale).round().ravel().tolist()
+        made = image.crop(box).resize((view.size, view.size), Image.Resampling.BILINEAR)
+        views.append(torch.from_numpy(np.array(made)))
+    return views
+
+
+def color_with_torchvision(
+    batch: ViewBatch, mean: Sequence[float], std: Sequence[float]
+) -> tuple[Tensor, ...]:
+    """The views of ``batch`` as ``ViewPreprocessor`` makes them, (B, 3, H, W) float each."""
+    return tuple(
+        torch.stack(
+            [
+                _color_one(image, ViewRecord(*values), mean, std)
+                for image, *values in zip(view, *(field.tolist() for field in record), strict=True)
+            ]
+        )
+        for view, record in zip(batch.views, batch.records, strict=True)
+    )
+
+
+def _color_one(
+    image: Tensor, record: ViewRecord, mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
+    image = image.permute(2, 0, 1)
+    image = (TF.hflip(image) if record.flip else image).float() / 255
+    for number in record.jitter_order:
+        if record.jitter[number] != NEUTRAL[number]:
+            image = JITTER[number](image, record.jitter[number])
+    if record.gray:
+        image = TF.rgb_to_grayscale(image, num_output_channels=3)
+    if record.blur_sigma > 0:
+        size = blur_kernel_size(image.shape[-1])
+        image = TF.gaussian_blur(image, [size, size], [record.blur_sigma] * 2)
+    if record.solarize <= 1:
+        image = TF.solarize(image, record.solarize)
+    return TF.normalize(image, [m / 255 for m in mean], [s / 255 for s in std])
+
+
+@torch.no_grad()
+def follow_one_by_one(method: nn.Module) -> None:
+    """What ``Teacher.update`` does, parameter by parameter."""
+    share = method.teacher.momentum
+    for name, copied in method.teacher.named_children():
+        for own, followed in zip(
+            copied.parameters(), getattr(method, name).parameters(), strict=True
+        ):
+            own.mul_(share).add_(followed, alpha=1 - share)
