@@ -17,8 +17,6 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NEEDED_GB = 9.0
-# Peers that tests compare losses with; what they themselves would pull in is not needed for that.
-PEERS = ["lightly==1.6.0", "lightly_utils==0.0.2"]
 BUILD_TOOLS = ["pip", "setuptools<81", "wheel", "ninja", "packaging", "psutil"]
 
 
@@ -143,7 +141,6 @@ def main(argv=None):
         )
     say("densessl, mmdet, mmseg and the rest")
     pip_install(python, "densessl", "--no-build-isolation", "-e", ROOT + "[dev]")
-    pip_install(python, "lightly, which tests compare with", "--no-deps", *PEERS)
     with open(stamp, "w", encoding="utf-8") as handle:
         handle.write(fingerprint())
     say("done in %.0f s: %s" % (time.time() - started, venv_dir))

@@ -5,7 +5,9 @@ import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 
 from densessl.demo.scenes import render_scenes
@@ -13,6 +15,7 @@ from densessl.engine.pretrain import pretrain
 from densessl.errors import UserError
 from densessl.transfer.export import export_checkpoint
 from densessl.transfer.finetune import finetune
+from densessl.transfer.finetune.data import read_data, read_splits
 from densessl.transfer.report import verdict, write_report
 
 CONFIG = "configs/densecl/densecl_r18_1xb64-coslr-100e_folder.py"
@@ -81,17 +84,20 @@ def run_demo(out_dir: str | Path, data: str | Path | None = None) -> Path:
         Path of ``report.html``.
 
     Raises:
-        UserError: ``data`` does not exist, or ``out_dir`` holds something else.
+        UserError: ``data`` lacks labels of either task, or ``out_dir`` holds something else.
     """
     started, out = time.time(), Path(out_dir)
     plan = SCENES if data is None else PHOTOS
+    if data is not None:
+        _check_labels(Path(data))
     _claim(out, plan, data)
     if data is None:
         _say("1/5 rendering scenes")
         data = render_scenes(out / "scenes", progress=_every(200, "images"), **plan.scenes)
-    images = _pretraining_images(Path(data), out)
+    images = _pretraining_images(Path(data), out, plan.steps * plan.batch_size)
+    steps = _epochs(plan, len(images)) * (len(images) // plan.batch_size)
 
-    _say(f"2/5 pretraining DenseCL, R18, {plan.steps} steps on {len(images)} images without labels")
+    _say(f"2/5 pretraining DenseCL, R18, {steps} steps on {len(images)} images without labels")
     checkpoint, info = _pretrain(out, Path(data), plan, len(images))
 
     _say("3/5 converting the backbone and proving the conversion")
@@ -144,14 +150,21 @@ def _every(step: int, what: str):
     return progress
 
 
-def _claim(out: Path, plan: Plan, data: str | Path | None) -> None:
-    """Makes ``out`` ours, or finds that it is already, with the same plan and data."""
-    if data is not None and not (Path(data) / "JPEGImages").is_dir():
+def _check_labels(data: Path) -> None:
+    """Finds what is wrong with the labels of either task before time is spent on pretraining."""
+    if not (data / "JPEGImages").is_dir():
         raise UserError(
             f"{data} is not a VOC-layout folder: it has no JPEGImages.",
             "make demo DATA=DIR wants JPEGImages/, Annotations/, ImageSets/ and SegmentationClass/;"
             " for other layouts use tools/train.py and tools/transfer.py",
         )
+    for task in ("detection", "segmentation"):
+        with TemporaryDirectory() as folder:
+            read_data(data, task, folder)
+
+
+def _claim(out: Path, plan: Plan, data: str | Path | None) -> None:
+    """Makes ``out`` ours, or finds that it is already, with the same plan and data."""
     claim = json.loads(json.dumps(dict(plan=asdict(plan), data=data and str(Path(data).resolve()))))
     marker = out / "demo.json"
     if marker.exists() and json.loads(marker.read_text()) == claim:
@@ -164,19 +177,28 @@ def _claim(out: Path, plan: Plan, data: str | Path | None) -> None:
     marker.write_text(json.dumps(claim, indent=1))
 
 
-def _pretraining_images(data: Path, out: Path) -> list[str]:
-    """Lists all images of ``data`` but those of its validation split."""
+def _pretraining_images(data: Path, out: Path, most: int) -> list[str]:
+    """Lists the images of ``data`` but those of its evaluation lists; evenly spaced if too many."""
     kept_out = set()
-    for split in data.glob("ImageSets/*/val.txt"):
-        kept_out |= {line.split()[0] for line in split.read_text().splitlines() if line.strip()}
+    for lists in data.glob("ImageSets/*"):
+        _, split = read_splits(lists, ".txt") or (None, "val")
+        if (lists / f"{split}.txt").exists():
+            lines = (lists / f"{split}.txt").read_text().splitlines()
+            kept_out |= {line.split()[0] for line in lines if line.strip()}
     images = [
         str(path.relative_to(data))
         for folder in ("JPEGImages", "unlabelled")
         for path in sorted((data / folder).glob("*"))
         if path.stem not in kept_out
     ]
+    if len(images) > most:
+        images = [images[i] for i in np.linspace(0, len(images) - 1, most).round().astype(int)]
     (out / "pretraining_images.txt").write_text("\n".join(images) + "\n")
     return images
+
+
+def _epochs(plan: Plan, num_images: int) -> int:
+    return max(1, round(plan.steps * plan.batch_size / num_images))
 
 
 def _pretrain(out: Path, data: Path, plan: Plan, num_images: int) -> tuple[Path, dict]:
@@ -185,7 +207,7 @@ def _pretrain(out: Path, data: Path, plan: Plan, num_images: int) -> tuple[Path,
         info = json.loads(summary.read_text())
         return Path(info["checkpoint"]), info
     started = time.time()
-    epochs = max(1, round(plan.steps * plan.batch_size / num_images))
+    epochs = _epochs(plan, num_images)
     checkpoint = pretrain(
         CONFIG,
         work_dir=work_dir,

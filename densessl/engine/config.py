@@ -101,7 +101,7 @@ def read_config(path: str | Path, below: str = ".") -> Config:
     except ImportError as error:
         raise UserError(
             f"The config {found} needs a package that cannot be imported: {error}.",
-            "install densessl with its transfer part: pip install densessl[transfer]",
+            'in the checkout of densessl: pip install -e ".[transfer]" --no-build-isolation',
         ) from error
     except Exception as error:  # a config is Python: anything can go wrong in it
         raise UserError(

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from densessl.transfer.finetune.results import environment
 from densessl.transfer.summary import Score
 
 FORMAT = "densessl-evaluation/1"
+OF_A_ROW = ("name", "architecture", "which", "step")
 
 
 def evaluate(
@@ -151,7 +153,10 @@ def judge(
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """Several results as a Markdown table: a row a name, mean ± sample deviation over its results.
+    """Several results as a Markdown table: a row a backbone, mean ± sample deviation over seeds.
+
+    Results of one row have the same name, architecture, ``which`` and step; rows that share a name
+    say these too.
 
     Raises:
         UserError: There is none, one is of another format, or they do not compare.
@@ -175,9 +180,14 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             )
     metrics = list(_merged(result["metrics"] for result in results))
     rows = [["", *metrics], ["---", *["---:"] * len(metrics)]]
-    for name in dict.fromkeys(result["backbone"]["name"] for result in results):
-        same = [r["metrics"] for r in results if r["backbone"]["name"] == name]
-        rows.append([name, *(_cell(same, metric) for metric in metrics)])
+    groups: dict[tuple, list[dict[str, float]]] = {}
+    for result in results:
+        key = tuple(result["backbone"].get(fact) for fact in OF_A_ROW)
+        groups.setdefault(key, []).append(result["metrics"])
+    shared = Counter(name for name, *_ in groups)
+    for (name, *rest), same in groups.items():
+        label = _label(name, *rest) if shared[name] > 1 else name
+        rows.append([label, *(_cell(same, metric) for metric in metrics)])
     chance = _merged(result["chance"] for result in results)
     rows.append(["chance", *(f"{chance[metric]:.1f}" for metric in metrics)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -187,6 +197,11 @@ def _terms(result: dict[str, Any]) -> dict[str, Any]:
     """What must be the same for two results to compare."""
     free = dict(result["settings"], seed=None)
     return dict(data=result["data"]["name"], **free)
+
+
+def _label(name: str, architecture: str | None, which: str | None, step: int | None) -> str:
+    step = None if step is None else f"step {step}"
+    return ", ".join(part for part in (name, architecture, which, step) if part is not None)
 
 
 def _cell(metrics: Sequence[dict[str, float]], name: str) -> str:

@@ -105,7 +105,7 @@ def recognise(checkpoint: dict, which: str, name: str) -> Recognised:
         other = found[0][0].which
         raise UserError(
             f"{name} holds no {which}; it holds the {other} ({found[0][0].layout}).",
-            f"Run again with --which {other}.",
+            take(other),
         )
     if match is None:
         raise _unknown(checkpoint, name, "no backbone")
@@ -120,6 +120,14 @@ def recognise(checkpoint: dict, which: str, name: str) -> Recognised:
         raise _unknown(checkpoint, name, f"{layout}'s layout, but no architecture")
     described = f"{layout}: names beginning '{prefix}' under {where}" if prefix else layout
     return Recognised(described, architecture, state, notes)
+
+
+def take(which: str) -> str:
+    """What to do where only ``which`` is there. tools/transfer.py takes what was converted."""
+    return (
+        f"Take the {which}: --which {which} of tools/convert.py and tools/test.py; for "
+        "tools/transfer.py convert it first."
+    )
 
 
 def _tensors_at(checkpoint: dict, place: Place) -> tuple[dict[str, Tensor], str, str] | None:

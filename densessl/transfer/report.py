@@ -148,14 +148,22 @@ def _facts(result: dict) -> list[str]:
     data = result["data"]
     names = list(data["classes"])
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    train, val = ("?" if data[k] is None else data[k] for k in ("train_images", "val_images"))
     lines = [
-        f"{data['name']}: {data['train_images']} training and {data['val_images']} validation "
+        f"{data['name']}: {train} training and {val} validation "
         f"images, {len(names)} {'class' if len(names) == 1 else 'classes'}: {listed}.",
-        f"Fine-tuned for {result['iterations']} iterations with {result['config']}.",
+        f"Fine-tuned for {_iterations(result)} iterations with {result['config']}.",
     ]
     if data.get("metric_note"):
         lines.append(f"Metric: {data['metric_note']}")
     return lines
+
+
+def _iterations(result: dict) -> str:
+    """``600``; ``880 to 88,000`` where fewer labels make shorter epochs; ``?`` if no run ended."""
+    counts = {r.get("iterations") for r in result["runs"] if r["status"] == "done"} - {None}
+    ends = sorted({min(counts), max(counts)}) if counts else []
+    return " to ".join(f"{count:,}" for count in ends) or "?"
 
 
 def _task_plots(

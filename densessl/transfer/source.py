@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from densessl.errors import UserError
 from densessl.models.backbones import SplitResNet, build_backbone
 from densessl.transfer.coverage import Coverage, compare_state
-from densessl.transfer.importers import HEADS, recognise
+from densessl.transfer.importers import HEADS, recognise, take
 from densessl.transfer.targets import get_target
 from densessl.transfer.targets.base import EXPORT_FORMAT
 
@@ -201,5 +201,5 @@ def _bare_state(architecture: dict) -> dict[str, Tensor]:
 def _no_such(name: str, which: str, there: list[str], why: str) -> UserError:
     return UserError(
         f"{name} holds no {which}{why}; it holds the {' and the '.join(there)}.",
-        f"Run again with --which {there[0]}.",
+        take(there[0]),
     )

@@ -6,6 +6,7 @@ pixels of one file reads it once and passes the bytes to both functions.
 
 import io
 import os
+import re
 from collections.abc import Iterable
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ MAX_PIXELS = 178_956_970
 
 _ORIENTATION = 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_PNG_EXIF = re.compile(rb"eXIf|Raw profile type exif|com\.adobe\.xmp")
 _SKIPPED_MARKERS = {*range(0xE0, 0xF0), 0xFE}  # APP0 to APP15, COM
 
 Source = str | os.PathLike | bytes
@@ -93,20 +95,24 @@ def read_image(source: Source, scale_hint: float = 1.0) -> np.ndarray:
 def image_size(source: Source) -> tuple[int, int]:
     """Width and height of the upright image, from the file's header alone.
 
+    Of a path no more than that is read, PNGs excepted.
+
     Raises:
         ImageError: As :func:`read_image`, as far as the header shows it.
     """
     with _errors_of(source) as name:
-        data = _load(source)
-        header = _jpeg_header(data, name)
+        header = _jpeg_header(_load(source), name) if isinstance(source, bytes) else None
         if header is not None:
-            (height, width), orientation = header, _jpeg_orientation(data)
+            (height, width), orientation = header, _jpeg_orientation(source)
         else:
-            image = _open(data, name)
-            width, height = image.size
-            orientation = _orientation(image)
-            if image.format == "TIFF":  # newer Pillows have turned ``size`` already
-                width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                width, height = image.size
+                _check_size(width, height, name)
+                # Pillow would decode a PNG in search of EXIF, which may stand behind the pixels.
+                plain = image.format == "PNG" and not _PNG_EXIF.search(_load(source))
+                orientation = 1 if plain else _orientation(image)
+                if image.format == "TIFF":  # newer Pillows have turned ``size`` already
+                    width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
         return (height, width) if orientation >= 5 else (width, height)
 
 

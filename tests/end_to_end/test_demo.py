@@ -17,6 +17,7 @@ def test_the_demo_goes_from_nothing_to_the_report(tmp_path, monkeypatch, capfd):
     assert demo.main(["--out", str(out)]) == 0
     said = capfd.readouterr().out
     assert f"Report: {out / 'report.html'}" in said and "Everything matched" in said
+    assert "3 steps on 12 images" in said
     page = (out / "report.html").read_text()
     assert "densecl" in page and "random" in page and "DenseCL" in page
     for name in ("detector", "segmenter"):

@@ -245,6 +245,14 @@ def test_a_table_of_results(classes):
     assert lines == ["|  | knn_top1 |", "| --- | ---: |", "| a | 55.0 ± 7.1 |", "| b | 70.0 |"] + [
         "| chance | 33.3 |"
     ]
+    for result, step in zip(results, (7, 7, None), strict=True):
+        result["backbone"] |= dict(name="a", architecture="ResNet-18", which="student", step=step)
+    results[2]["backbone"]["which"] = "teacher"
+    rows = [line.split(" | ") for line in table(results).splitlines()[2:4]]
+    assert rows == [
+        ["| a, ResNet-18, student, step 7", "55.0 ± 7.1 |"],
+        ["| a, ResNet-18, teacher", "70.0 |"],
+    ]
     results[1]["settings"]["k"] = 200
     with pytest.raises(UserError, match="k is 20 and 200"):
         table(results)

@@ -41,6 +41,8 @@ def test_resnet_to_every_target(target, depth, checkpoints, tmp_path, capsys):
     assert {18: "120/120 tensors", 50: "318/318 tensors"}[depth] in text
     assert "Everything matched" in text
     assert ("[1.5, 2.5, 3.5]" in text) == (target not in ("torchvision", "timm"))
+    assert ("pretrained=None,\n" in text) == (target == "mmseg")
+    assert ("BACKBONE: {FREEZE_AT: 0}" in text) == (target == "detectron2") == ("SyncBN" in text)
     forms = 2 if target == "mmseg" and depth == 50 else 1
     assert sum(text.count(f" {stage} ") for stage in ("C2", "C3", "C4", "C5")) == 4 * forms
     assert [file.name for file in tmp_path.iterdir()] == [out.name]
@@ -269,6 +271,12 @@ def test_load_backbone(checkpoints):
     with torch.no_grad():
         assert torch.equal(pyramid(images)[1], reference(images)[0])
         assert pyramid(images)[0].shape == (1, 128, 8, 8)
+
+
+def test_a_missing_framework_is_told_how_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mmdet.models.backbones", None)
+    with pytest.raises(UserError, match=r'pip install -e "\.\[transfer\]" --no-build-isolation'):
+        get_target("mmdet").build({"depth": 18, "norm": "bn"})
 
 
 def test_coverage_counts_and_names():

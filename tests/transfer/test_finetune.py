@@ -1,12 +1,15 @@
 """The pieces of the harness: data, schedule, options, starting points, plans, processes."""
 
 import json
+import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.runner import EpochBasedTrainLoop, get_priority
 from PIL import Image
 
 from densessl.errors import UserError
@@ -15,13 +18,18 @@ from densessl.transfer.finetune.configure import (
     fit_data,
     job_config,
     load_config,
+    missing_files,
+    move_data_root,
     set_batch,
     set_input,
     set_iterations,
 )
 from densessl.transfer.finetune.data import read_data
-from densessl.transfer.finetune.inits import IMAGENET, Init, check_inits, resnet_depth
+from densessl.transfer.finetune.inits import Init, check_inits, resnet_depth
+from densessl.transfer.finetune.job import RecordHook, explain
 from densessl.transfer.finetune.plan import check_request, open_plan, runs_of
+from densessl.transfer.mm.precise_bn import PreciseBNHook
+from densessl.transfer.source import IMAGENET_INPUT
 from tests.transfer.tiny_sets import make_coco, make_mask_folders, make_voc
 
 VOC_C4 = "faster-rcnn_r50-c4_24k_voc0712"
@@ -76,6 +84,60 @@ def test_mask_classes_by_index_leave_the_rest_out(tmp_path):
     assert data.train["indices_of"] == {"0": 0, "1": 255, "2": 1}
 
 
+def test_a_note_names_the_mask_classes_that_are_not_asked_for(tmp_path):
+    root = make_mask_folders(tmp_path / "set")
+    data = read_data(root, "segmentation", tmp_path / "lists", ["background", "class 2"])
+    assert data.metric_note.endswith("not asked for and ignored: class 1")
+
+
+def corrected_mask(root):
+    path = root / "SegmentationClass" / "val_0.png"
+    pixels = np.array(Image.open(path))
+    pixels[0, 0] = 2 - pixels[0, 0]
+    Image.fromarray(pixels).save(path)
+
+
+def corrected_box(root):
+    path = root / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"][2] += 1
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "make, task, correct",
+    [(make_voc, "segmentation", corrected_mask), (make_coco, "detection", corrected_box)],
+)
+def test_corrected_labels_have_another_hash(tmp_path, make, task, correct):
+    root = make(tmp_path / "set")
+    hashes = [read_data(root, task, tmp_path / "lists").labels_sha256 for _ in range(2)]
+    correct(root)
+    hashes.append(read_data(root, task, tmp_path / "lists").labels_sha256)
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def turn(path):
+    """Stores the image on its side, with the EXIF orientation that turns it back."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(path) as image:
+        image.crop((0, 0, 96, 64)).rotate(90, expand=True).save(path, exif=exif, quality=95)
+
+
+def test_labels_of_the_upright_image_pass(tmp_path):
+    root = make_voc(tmp_path / "set")
+    turn(root / "JPEGImages" / "train_0.jpg")
+    mask, xml = root / "SegmentationClass" / "train_0.png", root / "Annotations" / "train_0.xml"
+    Image.open(mask).crop((0, 0, 96, 64)).save(mask)
+    xml.write_text(xml.read_text().replace("<height>96", "<height>64"))
+    read_data(root, "segmentation", tmp_path / "lists")
+    read_data(root, "detection", tmp_path / "lists")
+    xml.write_text(xml.read_text().replace("<height>64", "<height>0"))
+    data = read_data(root, "detection", tmp_path / "lists")
+    entry = json.loads(Path(data.train["ann_file"]).read_text())[0]
+    assert (entry["width"], entry["height"]) == (96, 64)
+
+
 def remove_masks(root):
     path = root / "annotations" / "instances_train2017.json"
     content = json.loads(path.read_text())
@@ -94,6 +156,31 @@ def empty_boxes(root):
 def colour_mask(root):
     path = root / "masks" / "train" / "0.png"
     Image.open(path).convert("RGB").save(path)
+
+
+def coco_change(split, change):
+    def spoil(root):
+        path = root / "annotations" / f"instances_{split}2017.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+def star_in_val(content):
+    content["annotations"][0]["category_id"] = 3
+
+
+def star_in_both(root):
+    for split in ("train", "val"):
+        coco_change(split, lambda c: c["categories"].append(dict(id=3, name="star")))(root)
+    coco_change("val", star_in_val)(root)
+
+
+def black_and_white(root):
+    for path in (root / "masks").rglob("*.png"):
+        Image.fromarray((np.array(Image.open(path)) > 0).astype(np.uint8) * 255).save(path)
 
 
 def new_class_in_val(root):
@@ -154,6 +241,50 @@ BAD_DATA = {
         lambda root: (root / "masks" / "val" / "1.png").unlink(),
         "have no mask",
     ),
+    "VOC image on its side": (
+        make_voc,
+        "detection",
+        lambda root: turn(root / "JPEGImages" / "train_3.jpg"),
+        "train_3.xml has 96x96 pixels",
+    ),
+    "mask of an image on its side": (
+        make_voc,
+        "segmentation",
+        lambda root: turn(root / "JPEGImages" / "val_0.jpg"),
+        "val_0.png has 96x96 pixels",
+    ),
+    "COCO image on its side": (
+        make_coco,
+        "detection",
+        lambda root: turn(root / "val2017" / "2.jpg"),
+        "The entry of 2.jpg in",
+    ),
+    "broken image": (
+        make_coco,
+        "detection",
+        lambda root: (root / "train2017" / "1.jpg").write_bytes(b"no image"),
+        "1.jpg cannot be read",
+    ),
+    "broken mask": (
+        make_mask_folders,
+        "segmentation",
+        lambda root: (root / "masks" / "val" / "1.png").write_bytes(b"no image"),
+        "1.png cannot be read",
+    ),
+    "annotation without image": (
+        make_coco,
+        "detection",
+        coco_change("val", lambda c: c["annotations"][0].update(image_id=77)),
+        "belongs to image 77",
+    ),
+    "box of three numbers": (
+        make_coco,
+        "detection",
+        coco_change("train", lambda c: c["annotations"][0].update(bbox=[1, 2, 3])),
+        "has the bbox [1, 2, 3]",
+    ),
+    "COCO class only in val": (make_coco, "detection", star_in_both, "image shows: star"),
+    "masks of 0 and 255": (make_mask_folders, "segmentation", black_and_white, '"ignore"'),
     "instance task on VOC": (make_voc, "instance", lambda root: None, "no layout known"),
 }
 
@@ -166,6 +297,12 @@ def test_bad_data_is_named(tmp_path, case):
     with pytest.raises(UserError) as error:
         read_data(root, task, tmp_path / "lists")
     assert message in error.value.problem and error.value.remedy
+
+
+def test_one_mask_class_alone_is_refused(tmp_path):
+    root = make_mask_folders(tmp_path / "set")
+    with pytest.raises(UserError, match="fewer than two classes.*\n.*background as well"):
+        read_data(root, "segmentation", tmp_path / "lists", ["class 1"])
 
 
 def test_missing_empty_and_unknown_folders(tmp_path):
@@ -259,6 +396,24 @@ def test_total_batch_or_linear_scaling():
     cfg = load_config(VOC_C4, options)
     set_batch(cfg, options)
     assert cfg.optim_wrapper.optimizer.lr == 0.03
+
+
+def test_accumulation_is_refused():
+    options = {"optim_wrapper.accumulative_counts": 4}
+    with pytest.raises(UserError, match="accumulative_counts is 4"):
+        set_batch(load_config("fcn_small", options), options)
+
+
+def test_cityscapes_needs_the_masks_that_its_archive_lacks(tmp_path):
+    for part in ("leftImg8bit", "gtFine"):
+        for split in ("train", "val"):
+            (tmp_path / part / split / "bonn").mkdir(parents=True)
+    (tmp_path / "gtFine" / "val" / "bonn" / "a_gtFine_labelTrainIds.png").touch()
+    cfg = load_config("fcn_r50-d8_40k_cityscapes")
+    move_data_root(cfg, tmp_path)
+    (missing,) = missing_files(cfg)
+    assert missing.endswith("gtFine/train/*/*_gtFine_labelTrainIds.png")
+    assert "csCreateTrainIdLabelImgs" in cfg.transfer.data
 
 
 def test_job_config_carries_init_input_seed_and_fraction(tmp_path):
@@ -390,11 +545,36 @@ def test_progress_is_said_and_a_dead_job_is_recorded(tmp_path, monkeypatch, caps
     assert [r["status"] for r in results] == ["failed", "done"]
     assert "memory" in results[0]["error"]
     said = capsys.readouterr().out
+    assert f"see {tmp_path / runs[0].name / 'log.txt'}" in said
     assert "[2/2] good, 100 % of the labels, seed 0: training 3/9, loss 0.500" in said
     assert "AP 12.50" in said
     processes.run_all(runs[1:], start, 1, lambda: after.append(0))
     assert len(after) == 2 and "done before" in capsys.readouterr().out
 
 
+def test_an_error_of_a_data_worker_is_its_last_line():
+    text = "Caught AssertionError in DataLoader worker process 0.\nOriginal Traceback:\n  a\n"
+    error = AssertionError(text + "AssertionError: mask is too small\n")
+    assert explain(error) == "AssertionError: mask is too small"
+    assert explain(ValueError("first\nsecond")) == "ValueError: first"
+
+
+def test_the_estimate_counts_evaluations_by_epoch(tmp_path):
+    """Ten epochs of 20 steps, evaluated after each: half way, five evaluations are to come."""
+    loop = object.__new__(EpochBasedTrainLoop)
+    loop.val_interval = 1
+    runner = SimpleNamespace(max_iters=200, train_loop=loop, train_dataloader=range(20))
+    hook = RecordHook(tmp_path, os.getppid())
+    hook.started, hook.first, hook.evaluating = time.time() - 50, 0, [10.0] * 5
+    hook.curves = dict(metrics=[])
+    hook._tell(runner, 100, 1.0, "training")
+    left = json.loads((tmp_path / "progress.json").read_text())["seconds_left"]
+    assert left == pytest.approx(50, abs=1)
+
+
+def test_the_clock_of_an_evaluation_starts_before_precise_bn():
+    assert get_priority(RecordHook.priority) < get_priority(PreciseBNHook.priority)
+
+
 def test_default_input_is_torchvisions():
-    assert IMAGENET["mean"][0] == pytest.approx(255 * 0.485)
+    assert IMAGENET_INPUT["mean"][0] == pytest.approx(255 * 0.485)

@@ -52,7 +52,7 @@ def check_results(folder: Path, metrics: list[str], images: int) -> dict:
         assert run["status"] == "done" and run["error"] is None and run["seconds"] > 0
         assert set(run["metrics"]) == set(metrics)
         assert all(0 <= value <= 100 for value in run["metrics"].values())
-        assert run["curve"][-1]["iter"] == results["iterations"]
+        assert run["curve"][-1]["iter"] == run["iterations"]
         assert all(point["loss"] > 0 for point in run["loss_curve"])
     drawn = [results["ground_truth"], *(r["predictions"] for r in results["runs"])]
     for paths in drawn[:2]:
@@ -90,15 +90,25 @@ def test_detector_from_a_checkpoint_and_from_random(tmp_path, checkpoint, capsys
         job = Config.fromfile(work / "runs" / f"{name}_labels0.5_seed0" / "config.py")
         assert job.model.data_preprocessor.mean == [120, 110, 100]
 
-    # A second run with the same plan repeats nothing.
+    # A second run with the same plan repeats nothing, wherever the folder is.
+    work = work.rename(tmp_path / "moved")
+    command[command.index("--work-dir") + 1] = str(work)
     before = {path: path.stat().st_mtime_ns for path in work.glob("runs/*/result.json")}
     assert transfer.main(command) == 0
     assert before == {path: path.stat().st_mtime_ns for path in work.glob("runs/*/result.json")}
     assert capsys.readouterr().out.count("done before") == 2
+    check_results(work, ["AP", "AP50", "AP75"], images=4)
 
     # Another plan is refused, and nothing of the old one is touched.
     assert transfer.main([*command, "--seeds", "0", "1"]) == 2
     assert "another comparison" in capsys.readouterr().err
+
+    # So are corrected labels.
+    xml = next((data / "Annotations").glob("train*.xml"))
+    box = xml.read_text().partition("<xmax>")[2].partition("<")[0]
+    xml.write_text(xml.read_text().replace(f"<xmax>{box}", f"<xmax>{int(box) - 1}", 1))
+    assert transfer.main(command) == 2
+    assert "labels_sha256" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
+from PIL import Image
 from torch import nn
 
 from densessl.transfer.mm.label_subset import LabelSubset, subset_indices
@@ -234,6 +235,8 @@ def test_exact_coco_metric_agrees_with_mmdets(tmp_path):
                 ),
             )
         )
+    for item in ours._coco_api.dataset["annotations"]:
+        del item["iscrowd"]  # as many tools write it
     values = []
     for metric in (theirs, ours):
         metric.dataset_meta = dict(classes=("disc", "square"))
@@ -295,6 +298,31 @@ def test_res5_extra_norm_is_the_stage_and_one_norm():
     assert extra == {f"norm.{key}" for key in nn.BatchNorm2d(2048).state_dict()}
     head.train()
     assert head.layer4[0].bn1.training and head.norm.training
+
+
+def test_predictions_are_drawn_on_the_upright_image(tmp_path, monkeypatch):
+    from densessl.transfer.finetune import predictions
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (20, 30)).save(path, exif=exif)
+
+    class OneImage(list):
+        metainfo = dict(classes=["a"])
+
+        def get_data_info(self, index):
+            return {}
+
+    class Finder(nn.Module):
+        def test_step(self, data):
+            return [SimpleNamespace(img_path=str(path))]
+
+    for name in ("_predicted", "_true"):
+        monkeypatch.setattr(predictions, name, lambda picture, found, classes: picture)
+    data = OneImage([dict(inputs=None, data_samples=None)])
+    drawn = predictions.draw_samples(Finder(), data, tmp_path / "p", tmp_path / "t")
+    assert Image.open(drawn["predictions"][0]).size == (30, 20)
 
 
 def test_parts_of_a_model_with_and_without_a_shared_head():

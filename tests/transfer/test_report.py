@@ -30,6 +30,7 @@ def _run(init: str, seed: int, fraction: float, values: dict[str, float], iterat
         "train_images": round(240 * fraction),
         "status": "done",
         "error": None,
+        "iterations": iterations,
         "seconds": 61.4 + seed,
         "metrics": values,
         "curve": [
@@ -90,7 +91,6 @@ def fake_result(
         ],
         "seeds": list(range(max(map(len, scores.values())))),
         "label_fractions": sorted({fraction for _, fraction in scores}),
-        "iterations": iterations,
         "runs": runs,
         "ground_truth": [],
     }
@@ -351,6 +351,18 @@ def test_markdown_says_the_same_and_its_figures_exist(written):
     assert row in text
     assert "| random | 10 % | 4.5 ± 0.7 | – |" in text
     assert "| densecl | 2 | 100 % | CUDA out of memory at step 3 |" in text
+
+
+@pytest.mark.slow
+def test_runs_of_different_lengths_and_unknown_counts(tmp_path):
+    result = _detector()
+    for run in result["runs"]:
+        run["iterations"] = 88000 if run["label_fraction"] == 1 else 8800
+    result["data"]["train_images"] = None
+    write_report([result], tmp_path, "t", [tmp_path])
+    text = (tmp_path / "report.md").read_text()
+    assert "Fine-tuned for 8,800 to 88,000 iterations" in text
+    assert "scenes: ? training and 80 validation images" in text
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from densessl.errors import UserError
 from densessl.models.backbones import build_backbone
 from densessl.transfer.finetune.configure import load_config, move_data_root
 from densessl.transfer.finetune.harness import check_loading
-from densessl.transfer.finetune.inits import IMAGENET, Init, load_into, set_init_cfg
+from densessl.transfer.finetune.inits import Init, load_into, set_init_cfg
+from densessl.transfer.source import IMAGENET_INPUT
 from tests.transfer.tiny_sets import make_voc
 
 R50 = dict(type="ResNet", depth=50)
@@ -44,7 +45,7 @@ def exported(tmp_path_factory) -> Path:
         elif name.endswith(("running_var", "bn3.weight")):
             value.uniform_(0.5, 1.5)
     path = tmp_path_factory.mktemp("exported") / "r50.pth"
-    meta = dict(format="densessl-export/1", to="mmdet", architecture=R50, input=IMAGENET)
+    meta = dict(format="densessl-export/1", to="mmdet", architecture=R50, input=IMAGENET_INPUT)
     torch.save(dict(state_dict=backbone.state_dict(), meta=meta), path)
     return path
 
@@ -108,8 +109,8 @@ def test_every_layer_trains_with_batchnorm_that_updates(name, form):
         assert inside == {"backbone", "roi_head"}
         assert "roi_head.shared_head.norm" in norms
     preprocessor = model.data_preprocessor
-    assert preprocessor.mean.flatten().tolist() == pytest.approx(IMAGENET["mean"])
-    assert preprocessor.std.flatten().tolist() == pytest.approx(IMAGENET["std"])
+    assert preprocessor.mean.flatten().tolist() == pytest.approx(IMAGENET_INPUT["mean"])
+    assert preprocessor.std.flatten().tolist() == pytest.approx(IMAGENET_INPUT["std"])
     assert preprocessor._channel_conversion  # images are read as BGR
     if form == "dilated":
         assert type(model.backbone).__name__ == "ResNet"
@@ -123,7 +124,7 @@ def test_a_checkpoint_with_a_gap_is_refused(lost, exported, tmp_path):
     del content["state_dict"][lost]
     path = tmp_path / "gap.pth"
     torch.save(content, path)
-    init = Init("broken", path.name, None, str(path), IMAGENET, 50)
+    init = Init("broken", path.name, None, str(path), IMAGENET_INPUT, 50)
     with pytest.raises(UserError, match=lost):
         check_loading(load_config(VOC_C4), [init])
 
@@ -131,7 +132,7 @@ def test_a_checkpoint_with_a_gap_is_refused(lost, exported, tmp_path):
 @pytest.mark.slow
 def test_c4_counts_layer4_in_the_shared_head(exported):
     cfg = load_config(VOC_C4)
-    init = Init("ours", "r50.pth", None, str(exported), IMAGENET, 50)
+    init = Init("ours", "r50.pth", None, str(exported), IMAGENET_INPUT, 50)
     count = len(torch.load(exported)["state_dict"])
     assert check_loading(cfg, [init])["ours"].startswith(f"{count}/{count} tensors")
     set_init_cfg(cfg.model, None)

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
+from densessl.transforms import decode
 from densessl.transforms.decode import (
     EXTENSIONS,
     ImageError,
@@ -244,6 +245,19 @@ def test_broken_files_raise_image_error(tmp_path, kind):
     if kind in ("empty", "text", "two bytes"):
         with pytest.raises(ImageError):
             image_size(path)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_the_size_of_a_file_needs_no_pixels(tmp_path, format, monkeypatch):
+    path = tmp_path / "image"
+    path.write_bytes(rotated(format, 6))
+    assert image_size(path) == (HEIGHT, WIDTH)
+    path.write_bytes(encode(Image.fromarray(picture()), format)[:-30])
+    loaded = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", loaded.append)
+    if format == "JPEG":
+        monkeypatch.setattr(decode, "_load", loaded.append)
+    assert image_size(path) == (WIDTH, HEIGHT) and not loaded
 
 
 def test_missing_files_and_folders(tmp_path):

@@ -6,7 +6,8 @@ custom_imports = dict(imports=["densessl.transfer.mm.segmentation"], allow_faile
 transfer = dict(
     task="segmentation",
     title="FCN R50-d8 on Cityscapes, 40k iterations",
-    data="a Cityscapes folder with leftImg8bit/{train,val} and gtFine/{train,val}",
+    data="a Cityscapes folder with leftImg8bit/{train,val} and gtFine/{train,val}, in which "
+    "csCreateTrainIdLabelImgs of cityscapesscripts has written the *_gtFine_labelTrainIds.png",
     metric_note="mIoU over 19 classes on val, single scale",
     total_batch=8,
 )

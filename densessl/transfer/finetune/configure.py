@@ -16,6 +16,7 @@ from densessl.transfer.finetune.inits import Init, set_init_cfg
 
 # Channels of C2..C5.
 CHANNELS = {True: [256, 512, 1024, 2048], False: [64, 128, 256, 512]}
+TRAIN_IDS = "_gtFine_labelTrainIds.png"  # of Cityscapes; its archive lacks them
 TO_LAB = dict(type="densessl.ToLab")  # goes before the last step, which packs the image
 
 
@@ -112,6 +113,10 @@ def missing_files(cfg: Config) -> list[str]:
         root = Path(dataset.get("data_root") or "")
         paths = [dataset.get("ann_file"), *(dataset.get("data_prefix") or {}).values()]
         missing += [str(root / path) for path in paths if path and not (root / path).exists()]
+        if dataset.get("type") == "CityscapesDataset":
+            masks = root / dataset.data_prefix.seg_map_path
+            if next(masks.rglob(f"*{TRAIN_IDS}"), None) is None:
+                missing.append(f"{masks}/*/*{TRAIN_IDS}")
     return sorted(set(missing))
 
 
@@ -131,7 +136,17 @@ def set_batch(cfg: Config, options: dict[str, Any]) -> str:
 
     Returns:
         What was done, for the user.
+
+    Raises:
+        UserError: The config accumulates gradients.
     """
+    counts = cfg.optim_wrapper.get("accumulative_counts", 1)
+    if counts != 1:
+        raise UserError(
+            f"optim_wrapper.accumulative_counts is {counts}: the schedule would have as many times "
+            "fewer steps.",
+            "Set train_dataloader.batch_size alone; the learning rate follows.",
+        )
     total = cfg.transfer.total_batch
     if "train_dataloader.batch_size" not in options:
         cfg.train_dataloader.batch_size = total
@@ -143,7 +158,7 @@ def set_batch(cfg: Config, options: dict[str, Any]) -> str:
     optimizer.lr = optimizer.lr * batch / total
     return (
         f"{batch} images a step instead of {total}: learning rate scaled linearly to "
-        f"{optimizer.lr:g}; the number of iterations is kept"
+        f"{optimizer.lr:g}; the length of the schedule is kept"
     )
 
 
@@ -153,10 +168,10 @@ def set_iterations(cfg: Config, iterations: int, options: dict[str, Any]) -> Non
     An evaluation interval that the user has set is kept.
 
     Raises:
-        UserError: Fewer than one iteration.
+        UserError: Fewer than two iterations.
     """
-    if iterations < 1:
-        raise UserError(f"--iterations {iterations} is too few.", "Give at least 1.")
+    if iterations < 2:
+        raise UserError(f"--iterations {iterations} is too few.", "Give at least 2.")
     loop = cfg.train_cfg
     by_epoch = "max_epochs" in loop
     old = loop.max_epochs if by_epoch else loop.max_iters

@@ -1,5 +1,6 @@
 """Reading a user's labelled data: which layout a folder has, and what mmdet or mmseg need of it."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
+from densessl.transforms.decode import ImageError, image_size
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LAYOUTS = {
@@ -36,6 +38,7 @@ class LabelledData:
         train: Config of the training set, without pipeline.
         val: Config of the evaluation set, without pipeline.
         evaluator: Config of the metric.
+        labels_sha256: Hash of all labels, which corrected ones change.
     """
 
     name: str
@@ -47,6 +50,7 @@ class LabelledData:
     train: dict
     val: dict
     evaluator: dict
+    labels_sha256: str
 
 
 def read_data(
@@ -133,6 +137,37 @@ def index_images(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
 
 
+def check_size(what: str, size: tuple[int, int] | None, image: Path) -> tuple[int, int]:
+    """Compares a label's size with its image, as it is once turned upright.
+
+    Args:
+        what: What says the size, for the message.
+        size: Width and height; None where nothing says them.
+        image: The file; only its header is read.
+
+    Returns:
+        Width and height of the upright image.
+
+    Raises:
+        UserError: The image cannot be read, or has another size.
+    """
+    try:
+        upright = image_size(image)
+    except ImageError as error:
+        raise UserError(
+            f"The image {image} cannot be read: {error.reason}.",
+            "Replace it, or take it out of the list.",
+        ) from error
+    if size is not None and size != upright:
+        raise UserError(
+            f"{what} has {size[0]}x{size[1]} pixels, its image {image} {upright[0]}x{upright[1]} "
+            "once it is upright.",
+            "Labels must have the size of their image. A likely cause is EXIF: training turns "
+            "images upright. Turn the labels too, or save the image without its orientation.",
+        )
+    return upright
+
+
 def choose_classes(found: list[str], wanted: list[str] | None, where: str) -> list[str]:
     """``wanted``, checked against the classes the data has; all of them by default.
 
@@ -167,10 +202,11 @@ def listed(
         rest: ``metric_note`` and ``evaluator``.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    sets = []
+    sets, digest = [], hashlib.sha256()
     for name, images in zip(("train", "val"), entries, strict=True):
-        path = out_dir / f"{name}.json"
-        path.write_text(json.dumps(images))
+        path, text = out_dir / f"{name}.json", json.dumps(images)
+        path.write_text(text)
+        digest.update(text.encode())
         sets.append(dict(**common, ann_file=str(path.resolve())))
     train, val = sets
     return LabelledData(
@@ -181,6 +217,7 @@ def listed(
         val_images=len(entries[1]),
         train=train,
         val=dict(val, test_mode=True),
+        labels_sha256=digest.hexdigest(),
         **rest,
     )
 

@@ -3,11 +3,10 @@
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from PIL import Image
-
 from densessl.errors import UserError
 from densessl.transfer.finetune.data import (
     LabelledData,
+    check_size,
     choose_classes,
     index_images,
     listed,
@@ -107,19 +106,24 @@ def _read_entry(folder: Path, images: dict[str, Path], name: str) -> dict:
         )
     try:
         root = ET.parse(path).getroot()
-        size = root.find("size")
-        if size is None:
-            with Image.open(images[name]) as image:
-                width, height = image.size
-        else:
-            width, height = (int(float(size.findtext(side))) for side in ("width", "height"))
+        size = _read_size(root)
         boxes = [_read_box(node) for node in root.iter("object")]
     except (ET.ParseError, TypeError, ValueError, AttributeError, OSError) as error:
         raise UserError(
             f"The annotation {path} cannot be read: {error}.",
             "It must be VOC's XML: <object> with <name> and <bndbox> of xmin, ymin, xmax, ymax.",
         ) from error
+    width, height = check_size(f"<size> of {path}", size, images[name])
     return dict(img_path=str(images[name]), img_id=name, width=width, height=height, boxes=boxes)
+
+
+def _read_size(root: ET.Element) -> tuple[int, int] | None:
+    """Width and height; None where a labelling tool left them out or at 0."""
+    node = root.find("size")
+    if node is None:
+        return None
+    size = tuple(int(float(node.findtext(side))) for side in ("width", "height"))
+    return size if all(size) else None
 
 
 def _read_box(node: ET.Element) -> dict:

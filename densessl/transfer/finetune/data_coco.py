@@ -1,11 +1,19 @@
 """Boxes and instance masks in COCO's json."""
 
+import hashlib
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 from densessl.errors import UserError
-from densessl.transfer.finetune.data import SPLITS, LabelledData, choose_classes, examples
+from densessl.transfer.finetune.data import (
+    SPLITS,
+    LabelledData,
+    check_size,
+    choose_classes,
+    examples,
+)
 
 NEEDED = {
     "images": ("id", "file_name", "width", "height"),
@@ -43,6 +51,7 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
         train=dict(**sets[0], filter_cfg=dict(filter_empty_gt=True, min_size=0)),
         val=dict(**sets[1], test_mode=True),
         evaluator=dict(type="ExactCocoMetric", ann_file=str(val.file), metric=kinds),
+        labels_sha256=hashlib.sha256(train.file.read_bytes() + val.file.read_bytes()).hexdigest(),
     )
 
 
@@ -83,9 +92,16 @@ def find(
             f"{files[0].name} and {files[1].name} do not have the same categories.",
             "Give both files the same list of categories (id and name).",
         )
+    only_val = {a["category_id"] for a in val["annotations"]} - used
+    unknown = [c["name"] for c in val["categories"] if c["id"] in only_val]
+    if unknown and not classes:
+        raise UserError(
+            f"{files[1].name} has classes that no training image shows: {examples(unknown)}.",
+            "Correct the labels, or name the classes to use with --classes.",
+        )
     chosen = choose_classes(found, classes, str(folder))
     ids = {c["id"] for c in train["categories"] if c["name"] in chosen}
-    parts = (
+    parts = [
         CocoPart(
             path,
             _image_folder(folder, content, path),
@@ -93,7 +109,11 @@ def find(
             _annotations(content, path, ids, masks),
         )
         for content, path in zip((train, val), files, strict=True)
-    )
+    ]
+    for part in parts:
+        for image in part.content["images"]:
+            what = f"The entry of {image['file_name']} in {part.file}"
+            check_size(what, (image["width"], image["height"]), part.images / image["file_name"])
     return chosen, *parts
 
 
@@ -134,7 +154,25 @@ def _load(path: Path) -> dict:
                     f"An entry of '{part}' in {path} lacks {', '.join(missing)}.",
                     f"Each needs {', '.join(keys)}.",
                 )
+    ids = {image["id"] for image in content["images"]}
+    for item in content["annotations"]:
+        if item["image_id"] not in ids:
+            raise UserError(
+                f"Annotation {item['id']} of {path} belongs to image {item['image_id']}, which is "
+                "not among its images.",
+                "Add the image, or take the annotation out.",
+            )
+        if not _is_box(item["bbox"]):
+            raise UserError(
+                f"Annotation {item['id']} of {path} has the bbox {item['bbox']}.",
+                "It must be four numbers: left, top, width, height.",
+            )
     return content
+
+
+def _is_box(value: object) -> bool:
+    numbers = isinstance(value, list) and all(isinstance(v, int | float) for v in value)
+    return numbers and len(value) == 4 and all(map(math.isfinite, value))
 
 
 def _annotations(content: dict, path: Path, ids: set[int], masks: bool) -> list[dict]:

@@ -1,5 +1,6 @@
 """Segmentation masks as PNGs of class indices."""
 
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from PIL import Image
 from densessl.errors import UserError
 from densessl.transfer.finetune.data import (
     LabelledData,
+    check_size,
     choose_classes,
     examples,
     index_images,
@@ -55,7 +57,7 @@ class MaskPairs(NamedTuple):
 
     classes: list[str]
     indices_of: dict[str, int]  # each value of the masks, as text -> class index, or IGNORED
-    train: list[dict]  # of img_path and seg_map_path
+    train: list[dict]  # of img_path, seg_map_path and mask_crc32
     val: list[dict]
     note: str  # which classes are left out
 
@@ -71,8 +73,12 @@ def find(folder: Path, classes: list[str] | None) -> MaskPairs | None:
         return None
     counts = [_count_values(entries) for entries in pairs]
     values = sorted((set(counts[0]) | set(counts[1])) - {IGNORED})
-    if not values:
-        raise UserError(f"The masks of {folder} mark nothing.", "Check that they hold indices.")
+    if values in ([], [0]) and any(IGNORED in count for count in counts):
+        found = "0 and 255" if values else "255"
+        raise UserError(
+            f'The masks of {folder} hold only {found}, and 255 means "ignore".',
+            "Write the classes as 0, 1, 2 ...: of masks of black and white the white as 1.",
+        )
     names, note = _choose(folder, values, counts, len(pairs[1]), classes)
     index = {value: number for number, value in enumerate(names)}
     indices_of = {str(value): index.get(value, IGNORED) for value in values}
@@ -129,30 +135,22 @@ def _pairs(images: dict[str, Path], masks: Path, names: list[str]) -> list[dict]
 
 
 def _count_values(entries: list[dict]) -> Counter:
-    """Value -> number of masks that hold it."""
+    """Value -> number of masks that hold it. Each entry gets its mask's checksum."""
     counts: Counter = Counter()
     for entry in entries:
         path = entry["seg_map_path"]
         try:
             with Image.open(path) as image:
                 pixels, size = np.asarray(image), image.size
-            with Image.open(entry["img_path"]) as image:
-                image_size = image.size
-        except OSError as error:
-            raise UserError(
-                f"{path} or its image cannot be read: {error}.", "Replace it."
-            ) from error
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow's, for a broken PNG
+            raise UserError(f"The mask {path} cannot be read: {error}.", "Replace it.") from error
         if pixels.ndim != 2 or pixels.dtype != np.uint8:
             raise UserError(
                 f"The mask {path} holds colours or 16-bit values, not class indices.",
                 "Save masks as 8-bit gray or palette PNGs whose values are the class numbers.",
             )
-        if size != image_size:
-            raise UserError(
-                f"The mask {path} has {size[0]}x{size[1]} pixels, its image {image_size[0]}x"
-                f"{image_size[1]}.",
-                "Masks must have their image's size.",
-            )
+        check_size(f"The mask {path}", size, Path(entry["img_path"]))
+        entry["mask_crc32"] = zlib.crc32(pixels)
         counts.update(np.flatnonzero(np.bincount(pixels.ravel())).tolist())
     return counts
 
@@ -167,7 +165,14 @@ def _choose(
     """Mask value -> class name of the classes to use, and a note about the others."""
     known = _names(folder, values)
     if wanted:
-        return _wanted(folder, values, known, wanted), ""
+        kept = _wanted(folder, values, known, wanted)
+        if len(kept) < 2:
+            raise UserError(
+                f"--classes names fewer than two classes of {folder}: {', '.join(kept.values())}.",
+                f"Name the background as well; the masks have {', '.join(known.values())}.",
+            )
+        others = [name for value, name in known.items() if value not in kept]
+        return kept, f"; not asked for and ignored: {', '.join(others)}" if others else ""
     train, val = counts
     unseen = [known[v] for v in values if v not in train]
     if unseen and len(unseen) == len([v for v in values if v in val]):

@@ -13,7 +13,6 @@ from densessl.errors import UserError
 from densessl.transfer.finetune import configure
 from densessl.transfer.finetune.data import LabelledData, check_folder, read_data
 from densessl.transfer.finetune.inits import (
-    IMAGENET,
     Init,
     check_inits,
     coverage_of,
@@ -32,6 +31,7 @@ from densessl.transfer.finetune.plan import (
 from densessl.transfer.finetune.processes import run_all
 from densessl.transfer.finetune.results import METRICS, collect
 from densessl.transfer.report import verdict, write_report
+from densessl.transfer.source import IMAGENET_INPUT
 
 
 def finetune(
@@ -98,7 +98,10 @@ def finetune(
         configure.set_iterations(cfg, iterations, options)
     labelled = _set_data(cfg, folder, classes, work_dir)
     facts = dict(
-        classes=labelled["classes"], train=labelled["train_images"], val=labelled["val_images"]
+        labels_sha256=labelled["labels_sha256"],
+        classes=labelled["classes"],
+        train=labelled["train_images"],
+        val=labelled["val_images"],
     )
     open_plan(work_dir, dict(**request, found=facts))
 
@@ -176,6 +179,7 @@ def _set_data(
         train_images=None,
         val_images=None,
         metric_note=cfg.transfer.metric_note,
+        labels_sha256=None,
     )
 
 
@@ -186,6 +190,7 @@ def _describe(found: LabelledData) -> dict[str, Any]:
         train_images=found.train_images,
         val_images=found.val_images,
         metric_note=found.metric_note,
+        labels_sha256=found.labels_sha256,
     )
 
 
@@ -242,7 +247,7 @@ def check_loading(cfg: Config, inits: list[Init]) -> dict[str, str]:
 
 def _shared_input(inits: list[Init]) -> dict:
     """The input that random weights get: that of the first checkpoint."""
-    return next((init.input for init in inits if init.file is not None), IMAGENET)
+    return next((init.input for init in inits if init.file is not None), IMAGENET_INPUT)
 
 
 def _write_job(cfg: Config, run: Run, init: Init, shared_input: dict, work_dir: Path) -> Path:

@@ -11,16 +11,16 @@ from densessl.checkpoint import load_checkpoint
 from densessl.errors import UserError
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.export import export_checkpoint
+from densessl.transfer.source import IMAGENET_INPUT
+from densessl.transfer.targets.base import EXPORT_FORMAT
 
 RANDOM, SUPERVISED = "random", "supervised"
-IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], channel_order="RGB")
 # Blocks per stage and block type -> depth, for torchvision's names.
 DEPTHS = {
     (2, 2, 2, 2, False): 18,
     (3, 4, 6, 3, False): 34,
     (3, 4, 6, 3, True): 50,
     (3, 4, 23, 3, True): 101,
-    (3, 8, 36, 3, True): 152,
 }
 
 
@@ -88,11 +88,11 @@ def prepare_init(
         UserError: The file cannot be used, or the export does not cover the backbone.
     """
     if file is None:
-        return Init(name, RANDOM, None, None, IMAGENET, None)
+        return Init(name, RANDOM, None, None, IMAGENET_INPUT, None)
     content = load_checkpoint(file, trust=trust)
     meta = content.get("meta") or {}
     exported = file.resolve()
-    if meta.get("format") != "densessl-export/1" or meta.get("to") not in ("mmdet", "mmseg"):
+    if meta.get("format") != EXPORT_FORMAT or meta.get("to") not in ("mmdet", "mmseg"):
         exported = folder / f"{name}.pth"
         if not exported.exists():  # from an earlier start of the same plan
             folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def prepare_init(
         source="torchvision" if source == SUPERVISED else file.name,
         method="supervised" if source == SUPERVISED else meta.get("method"),
         file=str(exported),
-        input=meta.get("input") or IMAGENET,
+        input=meta.get("input") or IMAGENET_INPUT,
         depth=resnet_depth(content["state_dict"]),
     )
 

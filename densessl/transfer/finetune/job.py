@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 
 import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
 from densessl.checkpoint import install_safe_loader, load_checkpoint, save_atomically
@@ -30,7 +30,7 @@ class RecordHook(Hook):
         parent: Process id of the harness; the job ends itself when that is gone.
     """
 
-    priority = "VERY_LOW"
+    priority = "VERY_HIGH"  # before PreciseBN, whose time counts as evaluation
 
     def __init__(self, folder: Path, parent: int):
         self.path, self.parent = folder / "progress.json", parent
@@ -93,8 +93,10 @@ class RecordHook(Hook):
             trained -= self.last - self.val_started
         speed = trained / max(1, step - self.first)
         each = sum(self.evaluating) / max(1, len(self.evaluating))
-        # Where epochs rule, the interval counts them and the rest is a rough guess anyway.
-        to_evaluate = (runner.max_iters - step) / max(1, runner.train_loop.val_interval)
+        interval = runner.train_loop.val_interval
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):  # it counts epochs
+            interval *= len(runner.train_dataloader)
+        to_evaluate = (runner.max_iters - step) / max(1, interval)
         left = speed * (runner.max_iters - step) + each * to_evaluate
         latest = self.curves["metrics"][-1] if self.curves["metrics"] else None
         write_json(
@@ -155,6 +157,9 @@ def run(job: dict) -> dict:
     for leftover in (*folder.glob("*_[0-9]*.pth"), folder / "last_checkpoint"):
         leftover.unlink(missing_ok=True)
     final = record.curves["metrics"][-1]
+    # So that the comparison's folder can be moved.
+    root = folder.parents[1]
+    drawn = {kind: [os.path.relpath(p, root) for p in paths] for kind, paths in drawn.items()}
     return dict(
         status="done",
         error=None,
@@ -177,8 +182,10 @@ def _classes(runner: Runner) -> dict:
 
 def explain(error: BaseException) -> str:
     """The error in one line, with the knob to turn where there is one."""
-    text = str(error).strip().splitlines()
+    text = [line for line in str(error).splitlines() if line.strip()]
     line = f"{type(error).__name__}: {text[0] if text else 'no message'}"
+    if text and text[0].startswith("Caught ") and "DataLoader worker" in text[0]:
+        line = text[-1]  # the worker's traceback, which ends with its error
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
     if out_of_memory or "can't allocate memory" in str(error):
         line += " (lower --cfg-options train_dataloader.batch_size=N; the learning rate follows)"

@@ -8,6 +8,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
+from densessl.transforms.decode import read_image
+
 SAMPLES = 4
 MIN_SCORE = 0.3
 MIN_WIDTH = 320
@@ -35,8 +37,7 @@ def draw_samples(model: nn.Module, dataset, out_dir: Path, truth_dir: Path) -> d
                 dict(inputs=[item["inputs"]], data_samples=[item["data_samples"]])
             )[0]
         path = Path(found.img_path)
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
+        picture = Image.fromarray(read_image(path))  # upright, as the model saw it
         for kind, folder, draw in (
             ("predictions", out_dir, _predicted),
             ("ground_truth", truth_dir, _true),

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from densessl.transfer.finetune.plan import Run, write_json
+from densessl.transfer.summary import duration
 
 SPEAK_EVERY = 5.0  # seconds between two progress lines
 GRACE = 10.0  # seconds for a job to end after SIGTERM
@@ -162,22 +163,15 @@ def _finish(process: Process, total: int, clock: Clock) -> None:
         reason = f"ended with code {code} before it could say why"
         if code == -signal.SIGKILL:
             reason = "was killed, most likely for memory: lower train_dataloader.batch_size"
-        result = dict(status="failed", error=f"The job {reason}; see {process.folder / 'log.txt'}")
+        result = dict(status="failed", error=f"The job {reason}")
         write_json(result, process.folder / "result.json")
     if result["status"] == "done":
         clock.seconds.append(result["seconds"])
         values = ", ".join(f"{name} {value:.2f}" for name, value in result["metrics"].items())
         text = f"done in {duration(result['seconds'])}: {values}"
     else:
-        text = f"FAILED: {result['error']}"
+        text = f"FAILED: {result['error']}; see {process.folder / 'log.txt'}"
     print(f"[{process.number}/{total}] {process.run.title}: {text}", flush=True)
-
-
-def duration(seconds: float) -> str:
-    """``42 s``, ``3 min``, ``2.1 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

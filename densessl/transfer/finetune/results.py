@@ -16,7 +16,7 @@ METRICS = {
     "instance": ("box_AP", "box_AP50", "box_AP75", "mask_AP", "mask_AP50", "mask_AP75"),
     "segmentation": ("mIoU", "mAcc", "aAcc"),
 }
-OF_A_RUN = ("seconds", "metrics", "curve", "loss_curve")
+OF_A_RUN = ("iterations", "seconds", "metrics", "curve", "loss_curve")
 
 
 def collect(
@@ -33,7 +33,8 @@ def collect(
     Args:
         cfg: The config that the jobs came from.
         config: What the user called it.
-        data: name, classes, train_images, val_images, metric_note; None where only a job can tell.
+        data: name, classes, train_images, val_images, metric_note, labels_sha256; None where only a
+            job can tell.
         inits: The starting points.
         loaded: Name of the initialisation -> what was loaded of it.
         runs: All jobs.
@@ -50,7 +51,7 @@ def collect(
             continue
         if result["status"] == "done":
             done.append((run, result))
-            truth = truth or _relative(result.get("ground_truth"), work_dir)
+            truth = truth or result.get("ground_truth", [])
         entries.append(
             dict(
                 init=run.init,
@@ -60,7 +61,7 @@ def collect(
                 status=result["status"],
                 error=result["error"],
                 **{key: result.get(key) for key in OF_A_RUN},
-                predictions=_relative(result.get("predictions"), work_dir),
+                predictions=result.get("predictions", []),
             )
         )
     full = [result for run, result in done if run.fraction == 1]
@@ -83,12 +84,6 @@ def collect(
         ],
         seeds=list(dict.fromkeys(run.seed for run in runs)),
         label_fractions=sorted({run.fraction for run in runs}),
-        iterations=first.get("iterations"),
         runs=entries,
         ground_truth=truth,
     )
-
-
-def _relative(paths: list[str] | None, work_dir: Path) -> list[str]:
-    root = work_dir.resolve()
-    return [str(Path(path).relative_to(root)) for path in paths or ()]

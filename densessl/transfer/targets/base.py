@@ -149,7 +149,8 @@ def missing_package(target: str, error: ImportError) -> UserError:
     """The readable message when the target's framework is not there."""
     return UserError(
         f"Exporting to {target} needs {target} itself, which cannot be imported: {error}.",
-        "Install it with `pip install densessl[transfer]`, or run `make demo` once, which does.",
+        'Install it with `pip install -e ".[transfer]" --no-build-isolation` in the checkout of '
+        "densessl, or run `make demo` there once, which does.",
     )
 
 

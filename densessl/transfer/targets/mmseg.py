@@ -36,5 +36,9 @@ class Mmseg(OpenMMLabTarget):
             }
         return build_resnet(ResNet, architecture, path, **options)
 
+    def usage(self, path: Path, architecture: dict, inputs: dict) -> str:
+        # The models in mmseg's _base_ name a file of their own there.
+        return f"pretrained=None,\n{super().usage(path, architecture, inputs)}"
+
 
 TARGET = Mmseg()

@@ -1,0 +1,26 @@
+"""The demo on a folder of the user's: what it checks and which images it pretrains on."""
+
+import pytest
+
+from densessl.demo.run import _pretraining_images, run_demo
+from densessl.errors import UserError
+from tests.transfer.tiny_sets import make_voc
+
+
+def test_a_folder_without_masks_is_refused_before_anything_is_written(tmp_path):
+    data = make_voc(tmp_path / "set")
+    (data / "SegmentationClass").rename(data / "other")
+    with pytest.raises(UserError, match="no layout known for segmentation"):
+        run_demo(tmp_path / "out", data)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_to_evaluate_on_are_kept_out_and_the_rest_is_thinned_evenly(tmp_path):
+    data = make_voc(tmp_path / "set", train=6, val=2)
+    main = data / "ImageSets" / "Main"
+    (main / "train.txt").rename(main / "trainval.txt")
+    (main / "val.txt").rename(main / "test.txt")  # and segmentation keeps train.txt and val.txt
+    (main / "test.txt").write_text("train_5\n")
+    names = [f"JPEGImages/train_{i}.jpg" for i in range(5)]
+    assert _pretraining_images(data, tmp_path, 99) == names
+    assert _pretraining_images(data, tmp_path, 3) == names[::2]
