@@ -1,0 +1,295 @@
+"""A user's labelled data: the layouts, and what is wrong with them, said before training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from densessl.errors import UserError
+from densessl.transfer.finetune.data import read_data
+from tests.transfer.tiny_sets import make_coco, make_mask_folders, make_voc
+
+
+def test_reads_voc_boxes(tmp_path):
+    data = read_data(make_voc(tmp_path / "set"), "detection", tmp_path / "lists")
+    assert (data.classes, data.train_images, data.val_images) == (["disc", "square"], 8, 4)
+    assert data.evaluator["eval_mode"] == "area" and "area" in data.metric_note
+    entry = json.loads(Path(data.train["ann_file"]).read_text())[0]
+    mask = np.asarray(Image.open(tmp_path / "set" / "SegmentationClass" / "train_0.png"))
+    for box in entry["instances"]:
+        left, top, right, bottom = (int(v) for v in box["bbox"])
+        # The box is the mask's: VOC counts from 1, mmdet from 0.
+        inside = mask[top:bottom, left:right]
+        assert set(np.unique(inside)) <= {0, box["bbox_label"] + 1}
+        assert all((side != 0).any() for side in (inside[0], inside[-1], inside[:, 0]))
+
+
+def test_finds_voc_two_folders_down_and_keeps_chosen_classes(tmp_path):
+    make_voc(tmp_path / "set" / "VOCdevkit" / "VOC2012", train=12)
+    data = read_data(tmp_path / "set", "detection", tmp_path / "lists", ["square"])
+    assert data.classes == ["square"]
+    entries = json.loads(Path(data.train["ann_file"]).read_text())
+    assert all(box["bbox_label"] == 0 for e in entries for box in e["instances"])
+
+
+@pytest.mark.parametrize("task,metric", [("detection", ["bbox"]), ("instance", ["bbox", "segm"])])
+def test_reads_coco(tmp_path, task, metric):
+    data = read_data(make_coco(tmp_path / "set"), task, tmp_path / "lists")
+    assert (data.classes, data.train_images, data.val_images) == (["disc", "square"], 8, 4)
+    assert data.evaluator["metric"] == metric
+    assert data.train["data_prefix"]["img"].endswith("train2017/")
+
+
+@pytest.mark.parametrize("make", [make_voc, make_mask_folders])
+def test_reads_masks(tmp_path, make):
+    data = read_data(make(tmp_path / "set"), "segmentation", tmp_path / "lists")
+    names = ["disc", "square"] if make is make_voc else ["class 1", "class 2"]
+    assert data.classes == ["background", *names]
+    assert (data.train_images, data.val_images) == (8, 4)
+    assert data.train["indices_of"] == {"0": 0, "1": 1, "2": 2}
+
+
+def test_mask_classes_by_index_leave_the_rest_out(tmp_path):
+    root = make_mask_folders(tmp_path / "set")
+    data = read_data(root, "segmentation", tmp_path / "lists", ["0=nothing", "2=square"])
+    assert data.classes == ["nothing", "square"]
+    assert data.train["indices_of"] == {"0": 0, "1": 255, "2": 1}
+
+
+def test_a_note_names_the_mask_classes_that_are_not_asked_for(tmp_path):
+    root = make_mask_folders(tmp_path / "set")
+    data = read_data(root, "segmentation", tmp_path / "lists", ["background", "class 2"])
+    assert data.metric_note.endswith("not asked for and ignored: class 1")
+
+
+def corrected_mask(root):
+    path = root / "SegmentationClass" / "val_0.png"
+    pixels = np.array(Image.open(path))
+    pixels[0, 0] = 2 - pixels[0, 0]
+    Image.fromarray(pixels).save(path)
+
+
+def corrected_box(root):
+    path = root / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"][2] += 1
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "make, task, correct",
+    [(make_voc, "segmentation", corrected_mask), (make_coco, "detection", corrected_box)],
+)
+def test_corrected_labels_have_another_hash(tmp_path, make, task, correct):
+    root = make(tmp_path / "set")
+    hashes = [read_data(root, task, tmp_path / "lists").labels_sha256 for _ in range(2)]
+    correct(root)
+    hashes.append(read_data(root, task, tmp_path / "lists").labels_sha256)
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def turn(path):
+    """Stores the image on its side, with the EXIF orientation that turns it back."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(path) as image:
+        image.crop((0, 0, 96, 64)).rotate(90, expand=True).save(path, exif=exif, quality=95)
+
+
+def test_labels_of_the_upright_image_pass(tmp_path):
+    root = make_voc(tmp_path / "set")
+    turn(root / "JPEGImages" / "train_0.jpg")
+    mask, xml = root / "SegmentationClass" / "train_0.png", root / "Annotations" / "train_0.xml"
+    Image.open(mask).crop((0, 0, 96, 64)).save(mask)
+    xml.write_text(xml.read_text().replace("<height>96", "<height>64"))
+    read_data(root, "segmentation", tmp_path / "lists")
+    read_data(root, "detection", tmp_path / "lists")
+    xml.write_text(xml.read_text().replace("<height>64", "<height>0"))
+    data = read_data(root, "detection", tmp_path / "lists")
+    entry = json.loads(Path(data.train["ann_file"]).read_text())[0]
+    assert (entry["width"], entry["height"]) == (96, 64)
+
+
+def remove_masks(root):
+    path = root / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    for item in content["annotations"]:
+        item["segmentation"] = []
+    path.write_text(json.dumps(content))
+
+
+def empty_boxes(root):
+    for path in (root / "Annotations").glob("train*.xml"):
+        path.write_text(
+            "<annotation><size><width>96</width><height>96</height></size></annotation>"
+        )
+
+
+def colour_mask(root):
+    path = root / "masks" / "train" / "0.png"
+    Image.open(path).convert("RGB").save(path)
+
+
+def coco_change(split, change):
+    def spoil(root):
+        path = root / "annotations" / f"instances_{split}2017.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+def star_in_val(content):
+    content["annotations"][0]["category_id"] = 3
+
+
+def star_in_both(root):
+    for split in ("train", "val"):
+        coco_change(split, lambda c: c["categories"].append(dict(id=3, name="star")))(root)
+    coco_change("val", star_in_val)(root)
+
+
+def black_and_white(root):
+    for path in (root / "masks").rglob("*.png"):
+        Image.fromarray((np.array(Image.open(path)) > 0).astype(np.uint8) * 255).save(path)
+
+
+def new_class_in_val(root):
+    path = root / "Annotations" / "val_0.xml"
+    path.write_text(path.read_text().replace("disc", "star").replace("square", "star"))
+
+
+BAD_DATA = {
+    "no VOC annotation file": (
+        make_voc,
+        "detection",
+        lambda root: (root / "Annotations" / "train_3.xml").unlink(),
+        "train_3.xml is missing",
+    ),
+    "broken xml": (
+        make_voc,
+        "detection",
+        lambda root: (root / "Annotations" / "train_3.xml").write_text("<annotation>"),
+        "train_3.xml cannot be read",
+    ),
+    "no image": (
+        make_voc,
+        "detection",
+        lambda root: (root / "JPEGImages" / "val_1.jpg").unlink(),
+        "no image 'val_1'",
+    ),
+    "no boxes": (make_voc, "detection", empty_boxes, "have no boxes"),
+    "no split": (
+        make_voc,
+        "detection",
+        lambda root: (root / "ImageSets" / "Main" / "val.txt").unlink(),
+        "no train.txt with val.txt",
+    ),
+    "empty split": (
+        make_voc,
+        "detection",
+        lambda root: (root / "ImageSets" / "Main" / "val.txt").write_text("\n"),
+        "names no image",
+    ),
+    "class only in val": (make_voc, "detection", new_class_in_val, "no training image shows: star"),
+    "boxes without masks": (make_coco, "instance", remove_masks, "boxes but no masks"),
+    "COCO image missing": (
+        make_coco,
+        "detection",
+        lambda root: (root / "train2017" / "0.jpg").unlink(),
+        "1 images of instances_train2017.json",
+    ),
+    "broken json": (
+        make_coco,
+        "detection",
+        lambda root: (root / "annotations" / "instances_val2017.json").write_text("{"),
+        "instances_val2017.json cannot be read",
+    ),
+    "masks in colour": (make_mask_folders, "segmentation", colour_mask, "not class indices"),
+    "mask missing": (
+        make_mask_folders,
+        "segmentation",
+        lambda root: (root / "masks" / "val" / "1.png").unlink(),
+        "have no mask",
+    ),
+    "VOC image on its side": (
+        make_voc,
+        "detection",
+        lambda root: turn(root / "JPEGImages" / "train_3.jpg"),
+        "train_3.xml has 96x96 pixels",
+    ),
+    "mask of an image on its side": (
+        make_voc,
+        "segmentation",
+        lambda root: turn(root / "JPEGImages" / "val_0.jpg"),
+        "val_0.png has 96x96 pixels",
+    ),
+    "COCO image on its side": (
+        make_coco,
+        "detection",
+        lambda root: turn(root / "val2017" / "2.jpg"),
+        "The entry of 2.jpg in",
+    ),
+    "broken image": (
+        make_coco,
+        "detection",
+        lambda root: (root / "train2017" / "1.jpg").write_bytes(b"no image"),
+        "1.jpg cannot be read",
+    ),
+    "broken mask": (
+        make_mask_folders,
+        "segmentation",
+        lambda root: (root / "masks" / "val" / "1.png").write_bytes(b"no image"),
+        "1.png cannot be read",
+    ),
+    "annotation without image": (
+        make_coco,
+        "detection",
+        coco_change("val", lambda c: c["annotations"][0].update(image_id=77)),
+        "belongs to image 77",
+    ),
+    "box of three numbers": (
+        make_coco,
+        "detection",
+        coco_change("train", lambda c: c["annotations"][0].update(bbox=[1, 2, 3])),
+        "has the bbox [1, 2, 3]",
+    ),
+    "COCO class only in val": (make_coco, "detection", star_in_both, "image shows: star"),
+    "masks of 0 and 255": (make_mask_folders, "segmentation", black_and_white, '"ignore"'),
+    "instance task on VOC": (make_voc, "instance", lambda root: None, "no layout known"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_is_named(tmp_path, case):
+    make, task, spoil, message = BAD_DATA[case]
+    root = make(tmp_path / "set")
+    spoil(root)
+    with pytest.raises(UserError) as error:
+        read_data(root, task, tmp_path / "lists")
+    assert message in error.value.problem and error.value.remedy
+
+
+def test_one_mask_class_alone_is_refused(tmp_path):
+    root = make_mask_folders(tmp_path / "set")
+    with pytest.raises(UserError, match="fewer than two classes.*\n.*background as well"):
+        read_data(root, "segmentation", tmp_path / "lists", ["class 1"])
+
+
+def test_missing_empty_and_unknown_folders(tmp_path):
+    for spoil, message in (
+        (lambda p: None, "does not exist"),
+        (lambda p: p.mkdir(), "is empty"),
+        (lambda p: (p / "stuff").mkdir(), "no layout known"),
+    ):
+        spoil(tmp_path / "set")
+        with pytest.raises(UserError, match=message):
+            read_data(tmp_path / "set", "detection", tmp_path / "lists")
+
+
+def test_a_class_that_is_not_there_gets_a_suggestion(tmp_path):
+    with pytest.raises(UserError, match="no class 'sqare'.*'square'"):
+        read_data(make_voc(tmp_path / "set"), "detection", tmp_path / "lists", ["sqare"])
