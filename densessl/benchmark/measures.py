@@ -43,7 +43,7 @@ def benchmark_measures(
     Args:
         cfg: See ``recipe``.
         device: Where the colour is applied and the networks run.
-        images: How many images the measures of the worker use, on one thread.
+        images: How many images the measures of the worker use at most, on one thread.
         repeats: Timed rounds.
         warmup: Rounds before.
 
@@ -63,7 +63,8 @@ def benchmark_measures(
 
 def of_the_worker(dataset: Dataset, images: int) -> Pairs:
     """One decode for all views, at the scale that the crops allow, and crops by torch."""
-    files = [(dataset.read(index), SampleKey(0, 0, index)) for index in range(images)]
+    count = min(images, len(dataset))
+    files = [(dataset.read(index), SampleKey(0, 0, index)) for index in range(count)]
 
     def over_all(make: Callable) -> Callable[[], None]:
         def run() -> None:

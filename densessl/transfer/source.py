@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from densessl.errors import UserError
-from densessl.models.backbones import SplitResNet, build_backbone
+from densessl.models.backbones import build_backbone
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.importers import HEADS, recognise, take
 from densessl.transfer.targets import get_target
@@ -60,11 +60,12 @@ class SourceBackbone:
         Raises:
             UserError: As ``SplitResNet.joined``.
         """
-        split = self.build()
-        if not isinstance(split, SplitResNet):
+        if self.architecture["type"].rpartition(".")[2] != "SplitResNet":
             return self
-        order, depth = self.meta["input"]["channel_order"], split.depth
-        state = split.joined().state_dict()
+        split = self.build()
+        state, depth, notes = split.joined().state_dict(), split.depth, list(self.notes)
+        if self.meta["input"]["channel_order"] == "Lab":
+            notes.append("Its input is Lab, as densessl.transforms.lab.rgb_to_lab makes it.")
         architecture = {"type": "ResNet", "depth": depth, "out_indices": split.out_indices}
         return replace(
             self,
@@ -72,10 +73,9 @@ class SourceBackbone:
             state=state,
             coverage=compare_state(_bare_state(architecture), state),
             notes=(
-                *self.notes,
+                *notes,
                 f"{len(split.parts)} networks side by side became one ResNet-{depth}, with zeros "
                 "where one would see the channels of another.",
-                f"Its input is {order}, as densessl.transforms.lab.rgb_to_lab makes it.",
             ),
         )
 
