@@ -14,8 +14,9 @@ class SampleKey(NamedTuple):
 
 
 class ViewRecord(NamedTuple):
-    """How one view was made. In a batch each field has a leading axis B; parameters that were
-    not drawn hold their neutral value, with which the operation changes nothing."""
+    """How one view was made. On the worker each field holds plain numbers, in a batch a tensor
+    with a leading axis B. Parameters that were not drawn hold their neutral value, with which the
+    operation changes nothing."""
 
     box: Tensor  # (B, 4) float32, x0 y0 x1 y1 of the crop in source pixels, after EXIF rotation
     flip: Tensor  # (B,) bool, mirrored left to right after the crop

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import distributed as dist
-from torch.utils.data import default_collate
 
+from densessl.datasets import collate_views
 from densessl.engine.optim import PretrainDDP
 from densessl.models import DenseCL, DenseHead, GlobalHead, Method, MoCo, ViewPreprocessor
 from densessl.models.distributed import BatchShuffle
@@ -68,11 +68,8 @@ def raw_views(side: int = 24) -> ViewBatch:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)).save(
         file, "png"
     )
-    return default_collate(
-        [
-            ViewBatch(*transform(file.getvalue(), SampleKey(0, 0, i)), torch.tensor(i), -1)
-            for i in range(BATCH)
-        ]
+    return collate_views(
+        [ViewBatch(*transform(file.getvalue(), SampleKey(0, 0, i)), i, -1) for i in range(BATCH)]
     )
 
 

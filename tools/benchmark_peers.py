@@ -8,12 +8,17 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import cache
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import torch
 from PIL import Image
-from torch.utils.data import default_collate
 
 from densessl.benchmark import recipe, record, table, write
 from densessl.benchmark.measure import summary, time_interleaved
@@ -26,80 +31,125 @@ from densessl.benchmark.setup import (
     synthetic_batch,
 )
 from densessl.benchmark.step import floor_step
+from densessl.datasets import collate_views
 from densessl.environment import package_versions
 from densessl.errors import UserError
-from densessl.structures import SampleKey, ViewBatch
-from densessl.transforms.functional import one_thread
+from densessl.structures import SampleKey
 
 RECIPE = "densecl/densecl_r50_8xb32-coslr-200e_in1k.py"
 CPU = torch.device("cpu")
-GROUP = 20  # images of one turn
+GROUP = 100  # images of one turn
+BATCH = 20  # of them on the device at a time
 INSTALL = "pip install --no-build-isolation onedl-mmpretrain lightly"
 
 
-def mmpretrain_pipeline() -> Callable[[str], object]:
-    """Its two MoCo v2 views of one file, as its DenseCL config makes them."""
-    import cv2
+Turn = Callable[[int], object]
+"""Does the GROUP images from the one with this number on."""
+
+
+def our_worker(images: str) -> Turn:
+    """What a data worker does with an image."""
+    dataset = build_dataset(recipe(RECIPE, images))
+    # None is kept, as the peers keep none: memory costs time of its own.
+    return lambda first: deque((dataset[SampleKey(0, 0, i)] for i in group(first)), maxlen=0)
+
+
+def our_input(images: str) -> Turn:
+    """That, and what the device does with a batch, here on the CPU."""
+    cfg = recipe(RECIPE, images)
+    dataset = build_dataset(cfg)
+    augment = build_method(cfg, CPU).data_preprocessor
+
+    def turn(first: int) -> None:
+        for start in group(first)[::BATCH]:
+            keys = [SampleKey(0, 0, i) for i in range(start, start + BATCH)]
+            augment(augment.cast_data(collate_views([dataset[key] for key in keys])), True)
+
+    return turn
+
+
+def mmpretrain(images: str) -> Turn:
+    """Its two MoCo v2 views of a file, as its DenseCL config makes them."""
     import mmpretrain.datasets
     from mmcv.transforms import Compose
     from mmengine.config import Config
-    from mmengine.registry import DefaultScope
+    from mmengine.registry import init_default_scope
 
-    cv2.setNumThreads(1)
     folder = Path(mmpretrain.__file__).parent / ".mim/configs/_base_/datasets"
-    steps = Config.fromfile(folder / "imagenet_bs32_mocov2.py").train_pipeline
-    with DefaultScope.overwrite_default_scope("mmpretrain"):
-        pipeline = Compose(steps)
+    init_default_scope("mmpretrain")
+    views = Compose(Config.fromfile(folder / "imagenet_bs32_mocov2.py").train_pipeline)
+    dataset = build_dataset(recipe(RECIPE, images))
 
-    def views(path: str):
-        with DefaultScope.overwrite_default_scope("mmpretrain"):
-            return pipeline(dict(img_path=path, sample_idx=0))
+    def turn(first: int) -> None:
+        for index in group(first):
+            views(dict(img_path=dataset.path(index), sample_idx=0))
 
-    return views
+    return turn
 
 
-def lightly_pipeline() -> Callable[[str], object]:
-    """Its two DenseCL views of one file."""
+def lightly(images: str) -> Turn:
+    """Its two DenseCL views of a file."""
     from lightly.transforms import DenseCLTransform
 
-    transform = DenseCLTransform()
-    return lambda path: transform(Image.open(path).convert("RGB"))
+    views = DenseCLTransform()
+    dataset = build_dataset(recipe(RECIPE, images))
+
+    def turn(first: int) -> None:
+        for index in group(first):
+            views(Image.open(dataset.path(index)).convert("RGB"))
+
+    return turn
+
+
+PIPELINES = {
+    "worker": our_worker,
+    "whole input": our_input,
+    "mmpretrain": mmpretrain,
+    "lightly": lightly,
+}
+
+
+def group(first: int) -> range:
+    return range(first, first + GROUP)
+
+
+@cache
+def pipeline(name: str, images: str) -> Turn:
+    """One of ``PIPELINES``, built once in a process."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    return PIPELINES[name](images)
+
+
+def cpu_seconds(name: str, images: str, first: int) -> float:
+    turn = pipeline(name, images)
+    start = time.process_time()
+    turn(first)
+    return time.process_time() - start
 
 
 def compare_data(images: str, rounds: int) -> dict:
-    """CPU milliseconds of one image with two views at 224 pixels, on one thread."""
-    cfg = recipe(RECIPE, images)
-    dataset = build_dataset(cfg)
-    theirs = dict(mmpretrain=mmpretrain_pipeline(), lightly=lightly_pipeline())
-    augment = build_method(cfg, CPU).data_preprocessor
-    count = min(200, len(dataset)) // GROUP * GROUP
+    """CPU milliseconds of one image with two views at 224 pixels, on one thread.
 
-    def ours(first: int) -> Iterator[ViewBatch]:
-        return (dataset[SampleKey(0, 0, index)] for index in range(first, first + GROUP))
-
-    def peer(views: Callable, first: int) -> None:
-        for index in range(first, first + GROUP):
-            views(dataset.path(index))
-
-    spent: dict[str, list[float]] = {}
-    with one_thread():
+    Each in a process of its own, as data workers are; only one of them works at a time.
+    """
+    for name in ("mmpretrain", "lightly"):
+        import_module(name)
+    count = min(200, len(build_dataset(recipe(RECIPE, images)))) // GROUP * GROUP
+    spent: dict[str, list[float]] = {name: [] for name in PIPELINES}
+    with ExitStack() as stack:
+        context = get_context("spawn")
+        processes = {
+            name: stack.enter_context(ProcessPoolExecutor(1, context)) for name in PIPELINES
+        }
         for number in range(rounds + 1):  # the first is a warm-up
-            total: dict[str, float] = {}
+            total = dict.fromkeys(PIPELINES, 0.0)
             for first in range(0, count, GROUP):
-                calls = {
-                    # None is kept, as the peers keep none: memory costs time of its own.
-                    "worker": lambda first=first: deque(ours(first), maxlen=0),
-                    "whole input": lambda first=first: augment(
-                        augment.cast_data(default_collate(list(ours(first)))), True
-                    ),
-                    **{k: lambda f=f, first=first: peer(f, first) for k, f in theirs.items()},
-                }
-                seconds = time_interleaved(calls, CPU, 1, 0, time.process_time)
-                for name, (value,) in seconds.items():
-                    total[name] = total.get(name, 0.0) + 1000 * value / count
+                for name, process in processes.items():
+                    total[name] += process.submit(cpu_seconds, name, images, first).result()
             if number:
-                for name, value in total.items():
-                    spent.setdefault(name, []).append(value)
+                for name, seconds in total.items():
+                    spent[name].append(1000 * seconds / count)
     return dict(images=count, cpu_ms={k: summary(v) for k, v in spent.items()}) | ratios(
         spent, ("worker", "whole input")
     )

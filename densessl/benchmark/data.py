@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from densessl.benchmark.measure import profiled, summary, time_interleaved
 from densessl.benchmark.setup import build_dataset, build_method, images_per_step, our_scope
+from densessl.datasets import collate_views
 from densessl.engine.loop import end_workers
 from densessl.structures import SampleKey
+from densessl.threads import one_thread
 from densessl.transforms.decode import read_image
-from densessl.transforms.functional import one_thread
 
 
 def benchmark_data(
@@ -82,7 +83,7 @@ def augmentation_cost(
 ) -> dict[str, Any]:
     """Milliseconds that the device takes to finish one image's views, and the CPU's part in it."""
     count = min(images_per_step(cfg), len(dataset))
-    batch = default_collate([dataset[SampleKey(0, 0, index)] for index in range(count)])
+    batch = collate_views([dataset[SampleKey(0, 0, index)] for index in range(count)])
     augment = build_method(cfg, device).data_preprocessor
     batch = augment.cast_data(batch)
     clocks = {"ms": time.perf_counter, "cpu_ms": time.process_time}

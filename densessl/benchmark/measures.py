@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from densessl.benchmark.measure import summary, time_interleaved
 from densessl.benchmark.plain import (
@@ -27,9 +27,10 @@ from densessl.benchmark.setup import (
     our_scope,
 )
 from densessl.benchmark.step import floor_step
+from densessl.datasets import collate_views
 from densessl.models.methods.base import Method
 from densessl.structures import SampleKey, ViewBatch
-from densessl.transforms.functional import one_thread
+from densessl.threads import one_thread
 from densessl.transforms.views import MultiView
 
 Pairs = dict[str, tuple[Callable[[], object], Callable[[], object]]]
@@ -84,7 +85,7 @@ def of_the_colour(cfg: Config, dataset: Dataset, device: torch.device) -> Pairs:
     if augment.channel_order != "RGB":
         return {}
     count = min(images_per_step(cfg), len(dataset))
-    batch = default_collate([dataset[SampleKey(0, 0, index)] for index in range(count)])
+    batch = collate_views([dataset[SampleKey(0, 0, index)] for index in range(count)])
     batch = augment.cast_data(batch)
     mean, std = augment.mean.tolist(), augment.std.tolist()
     return {

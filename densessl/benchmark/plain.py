@@ -43,8 +43,8 @@ def crop_with_pillow(transform: MultiView, file: bytes, key: SampleKey) -> list[
     image = Image.fromarray(read_image(file, plan.scale))
     views = []
     for view, record in zip(plan.views, plan.records, strict=True):
-        scale = np.array(image.size) / record.source_size.numpy()
-        box = (record.box.numpy().reshape(2, 2) * scale).round().ravel().tolist()
+        scale = np.divide(image.size, record.source_size)
+        box = (np.reshape(record.box, (2, 2)) * scale).round().ravel().tolist()
         made = image.crop(box).resize((view.size, view.size), Image.Resampling.BILINEAR)
         views.append(torch.from_numpy(np.array(made)))
     return views

@@ -12,8 +12,8 @@ from mmengine.model import BaseDataPreprocessor
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from PIL import Image
-from torch.utils.data import default_collate
 
+from densessl.datasets import collate_views
 from densessl.engine.compiling import compile_networks
 from densessl.engine.config import load_config, set_precision, set_runtime_defaults, use_images
 from densessl.engine.hooks import follow_steps
@@ -101,7 +101,5 @@ def synthetic_batch(cfg: Config) -> ViewBatch:
     Image.fromarray(noise).resize((512, 384)).save(file, "jpeg")
     count = images_per_step(cfg)
     made = [transform(file.getvalue(), SampleKey(0, 0, i)) for i in range(min(count, DISTINCT))]
-    repeated = [
-        ViewBatch(*made[i % len(made)], torch.tensor(i), torch.tensor(-1)) for i in range(count)
-    ]
-    return default_collate(repeated)
+    repeated = [ViewBatch(*made[i % len(made)], i, -1) for i in range(count)]
+    return collate_views(repeated)

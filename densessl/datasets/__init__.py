@@ -1,5 +1,6 @@
 """Where images come from, and in which order."""
 
+from densessl.datasets.collate import collate_views
 from densessl.datasets.images import (
     CocoImages,
     FileList,
@@ -20,4 +21,5 @@ __all__ = [
     "TarShards",
     "VOCImages",
     "ViewSampler",
+    "collate_views",
 ]

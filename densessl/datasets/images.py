@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from densessl.errors import UserError
@@ -65,13 +64,13 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
             ImageError: If the file cannot be read.
         """
         try:
-            with open(self.path(index), "rb") as file:
+            with open(self.path(index), "rb", buffering=0) as file:
                 return file.read()
         except OSError as error:
             raise ImageError(self.path(index), error.strerror or str(error)) from error
 
     def __getitem__(self, key: SampleKey) -> ViewBatch:
-        """One sample: a ``ViewBatch`` without the batch axis."""
+        """One sample: a ``ViewBatch`` whose views lack the batch axis, the rest plain numbers."""
         broken = -1
         for index in self._candidates(key):
             try:
@@ -79,7 +78,7 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
             except ImageError:
                 broken = key.index
                 continue
-            return ViewBatch(views, records, *torch.tensor([key.index, broken]))
+            return ViewBatch(views, records, key.index, broken)
         raise UserError(
             f"{MAX_SUBSTITUTES + 1} images in a row cannot be read in {self.root}, the first is "
             f"{self.path(key.index)}.",

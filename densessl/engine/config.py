@@ -251,7 +251,7 @@ def set_runtime_defaults(cfg: Config) -> None:
     loader = cfg.train_dataloader
     defaults = dict(
         sampler=dict(type="ViewSampler"),
-        collate_fn=dict(type="default_collate"),
+        collate_fn=dict(type="collate_views"),
         worker_init_fn=dict(type="obey_parent_only"),
         drop_last=True,
         pin_memory=torch.cuda.is_available(),

@@ -8,13 +8,19 @@ from torch import Tensor
 
 from densessl.registry import MODELS
 from densessl.structures import ViewBatch, ViewRecord
-from densessl.transforms.functional import augment_view, blur_kernel_size, normalize
+from densessl.transforms import functional, opencv
+from densessl.transforms.functional import blur_kernel_size, normalize
 from densessl.transforms.lab import rgb_to_lab
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 LAB_MEAN = (50.0, 6.025, -6.69)
 LAB_STD = (50.0, 92.2, 101.2)
+
+
+def _augment_view(images: Tensor, *args) -> Tensor:
+    module = opencv if images.device.type == "cpu" else functional
+    return module.augment_view(images, *args)
 
 
 @MODELS.register_module()
@@ -61,7 +67,7 @@ class ViewPreprocessor(BaseDataPreprocessor):
 
     def finish(self, images: Tensor, *drawn: Tensor, kernel_size: int) -> Tensor:
         """One view's augmentation and normalisation; ``drawn`` as ``augment_view`` takes it."""
-        return augment_view(images, *drawn, self.mean, self.std, kernel_size)
+        return _augment_view(images, *drawn, self.mean, self.std, kernel_size)
 
 
 @MODELS.register_module()
@@ -80,5 +86,5 @@ class LabPreprocessor(ViewPreprocessor):
 
     def finish(self, images: Tensor, *drawn: Tensor, kernel_size: int) -> Tensor:
         black = self.mean.new_zeros(3)
-        rgb = augment_view(images, *drawn, black, black + 255, kernel_size)
+        rgb = _augment_view(images, *drawn, black, black + 255, kernel_size)
         return normalize(rgb_to_lab(rgb), self.mean.to(rgb), self.std.to(rgb))

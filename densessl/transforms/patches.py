@@ -24,7 +24,7 @@ def cut_patches(
 
     Args:
         pixels: (S, S, 3) uint8, not flipped yet.
-        record: The view's; what it says besides the box holds for each patch.
+        record: The view's, of plain numbers; what it says besides the box holds for each patch.
         grid: Cells along each side.
         cell: Side of a cell.
         stride: Pixels from one cell to the next; less than ``cell`` makes them overlap.
@@ -47,8 +47,10 @@ def cut_patches(
         y, x = (
             stride * k + offset for k, offset in zip((row, column), corners[place], strict=True)
         )
-        share = torch.tensor([x, y, x + patch, y + patch]) / side
-        corner, extent = record.box[:2].repeat(2), (record.box[2:] - record.box[:2]).repeat(2)
+        left, top, right, bottom = record.box
+        wide, high = (right - left) / side, (bottom - top) / side
+        box = (left + x * wide, top + y * high)
+        box += (left + (x + patch) * wide, top + (y + patch) * high)
         cut = pixels[y : y + patch, x : x + patch].contiguous()
-        made.append((cut, record._replace(box=corner + share * extent)))
+        made.append((cut, record._replace(box=box)))
     return made

@@ -100,7 +100,7 @@ class View:
             )
 
     def draw(self, rng: random.Random, width: int, height: int) -> ViewRecord:
-        """All random numbers of one view of a ``width`` x ``height`` image; no batch axis."""
+        """All random numbers of one view of a ``width`` x ``height`` image, as plain numbers."""
         box = self._draw_box(rng, width, height)
         # Drawn whether used or not, so that changing a probability moves nothing else.
         flip = rng.random() < self.flip_prob
@@ -109,19 +109,8 @@ class View:
         sigma = rng.uniform(0.1, max(0.1, MAX_SIGMA_AT_224 * self.size / 224))
         blur = rng.random() < self.blur_prob
         threshold = 0.5 if rng.random() < self.solarize_prob else NO_SOLARIZE
-        # One array of each type: a tensor made by itself costs as much as four draws.
-        numbers = [*box, width, height, *jitter, sigma if blur else 0.0, threshold]
-        numbers = torch.from_numpy(np.array(numbers, dtype=np.float32))
-        flags = torch.from_numpy(np.array([flip, gray]))
         return ViewRecord(
-            box=numbers[:4],
-            flip=flags[0],
-            source_size=numbers[4:6],
-            jitter=numbers[6:10],
-            jitter_order=torch.tensor(order),
-            gray=flags[1],
-            blur_sigma=numbers[10],
-            solarize=numbers[11],
+            box, flip, (width, height), jitter, order, gray, sigma if blur else 0.0, threshold
         )
 
     def _draw_jitter(self, rng: random.Random) -> tuple[list[float], list[int]]:
@@ -138,24 +127,25 @@ class View:
 
         Args:
             image: Contiguous uint8 (H, W, 3), perhaps decoded smaller than the source.
-            record: What ``draw`` gave.
+            record: What ``draw`` gave: plain numbers.
             rng: Goes on where ``draw`` stopped: places, order and jitter of patches.
 
         Returns:
             Pixels and records, whose boxes are what was really cut, to the decoded pixel.
         """
-        scale = np.array(image.shape[1::-1]) / record.source_size.numpy()
-        corners = (record.box.numpy().reshape(2, 2) * scale).round()
-        box = corners.ravel().astype(int).tolist()
-        pixels = crop_and_resize(image, box, self.size, self.interpolation)
-        box = (corners / scale).ravel().astype(np.float32)
-        record = record._replace(box=torch.from_numpy(box))
+        height, width = image.shape[:2]
+        x_scale, y_scale = width / record.source_size[0], height / record.source_size[1]
+        x0, y0, x1, y1 = record.box
+        x0, x1 = round(x0 * x_scale), round(x1 * x_scale)
+        y0, y1 = round(y0 * y_scale), round(y1 * y_scale)
+        pixels = crop_and_resize(image, (x0, y0, x1, y1), self.size, self.interpolation)
+        record = record._replace(box=(x0 / x_scale, y0 / y_scale, x1 / x_scale, y1 / y_scale))
         if self.grid == 1 and not self.stride:
             return [(pixels, record)]
         patches = cut_patches(pixels, record, *self._cells(), self.patch, self.shuffle, rng)
         jitters = [self._draw_jitter(rng) for _ in patches]
         return [
-            (patch, own._replace(jitter=torch.tensor(jitter), jitter_order=torch.tensor(order)))
+            (patch, own._replace(jitter=jitter, jitter_order=order))
             for (patch, own), (jitter, order) in zip(patches, jitters, strict=True)
         ]
 
@@ -196,7 +186,7 @@ def crop_and_resize(
         interpolation: "bilinear" or "bicubic".
     """
     x0, y0, x1, y1 = box
-    # Cut with the batch axis there, its strides are of channels-last: without one copy more.
+    # Torch's batch axis leaves the strides of channels-last, NumPy's does not: a copy more.
     crop = torch.from_numpy(image)[None, y0:y1, x0:x1].permute(0, 3, 1, 2)
     view = F.interpolate(crop, size, mode=interpolation, antialias=True)
     return view[0].permute(1, 2, 0).contiguous()
@@ -240,7 +230,7 @@ class Plan(NamedTuple):
     """All that is decided about the views of one image before it is decoded."""
 
     views: list[View]
-    records: list[ViewRecord]
+    records: list[ViewRecord]  # of plain numbers
     rngs: list[random.Random]  # each goes on where ``View.draw`` stopped
     scale: float  # 1, 1/2, 1/4 or 1/8: no crop is upsampled that need not be
 
@@ -290,7 +280,7 @@ class MultiView:
         """Decodes ``data`` and makes the views that ``key`` determines.
 
         Returns:
-            V uint8 views (H, W, 3) and their V records; patches are views too.
+            V uint8 views (H, W, 3) and their V records of plain numbers; patches are views too.
 
         Raises:
             ImageError: If the image cannot be decoded.
@@ -321,10 +311,9 @@ class MultiView:
         records = [view.draw(rng, width, height) for view, rng in zip(views, rngs, strict=True)]
         if self.shared_flip:
             records = [record._replace(flip=records[0].flip) for record in records]
-        boxes = [record.box.tolist() for record in records]
         # Every view needs at least its own detail, so the largest scale of all decides.
         scale = max(
             decode_scale((x1 - x0, y1 - y0), view.size)
-            for view, (x0, y0, x1, y1) in zip(views, boxes, strict=True)
+            for view, (x0, y0, x1, y1) in zip(views, (r.box for r in records), strict=True)
         )
         return Plan(views, records, rngs, scale)

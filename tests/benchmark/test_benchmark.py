@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import default_collate
 
 from densessl.benchmark import record, write
 from densessl.benchmark.loss import benchmark_loss, materialised
@@ -22,6 +21,7 @@ from densessl.benchmark.plain import (
     decode_whole,
     follow_one_by_one,
 )
+from densessl.datasets import collate_views
 from densessl.losses import info_nce
 from densessl.models.preprocessor import ViewPreprocessor
 from densessl.models.teacher import Teacher
@@ -190,9 +190,9 @@ def test_the_plain_ways_of_the_worker_give_the_same_views():
 
 def test_torchvision_gives_the_same_colours():
     transform = MultiView(["byol_1", "byol_2"], size=32)
-    samples = [transform(jpeg(48, 40), SampleKey(0, 0, index)) for index in range(16)]
-    views, records = default_collate(samples)
-    batch = ViewBatch(tuple(views), tuple(records), torch.arange(16), torch.full((16,), -1))
+    keys = [SampleKey(0, 0, index) for index in range(16)]
+    file = jpeg(48, 40)
+    batch = collate_views([ViewBatch(*transform(file, key), key.index, -1) for key in keys])
     preprocessor = ViewPreprocessor()
     ours = preprocessor(batch, True)["batch"].views
     theirs = color_with_torchvision(batch, preprocessor.mean.tolist(), preprocessor.std.tolist())

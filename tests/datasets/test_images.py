@@ -8,7 +8,15 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from densessl.datasets import CocoImages, FileList, ImageFolder, ImageNet, ViewSampler, VOCImages
+from densessl.datasets import (
+    CocoImages,
+    FileList,
+    ImageFolder,
+    ImageNet,
+    ViewSampler,
+    VOCImages,
+    collate_views,
+)
 from densessl.errors import UserError
 from densessl.structures import SampleKey, ViewBatch
 from densessl.transforms import MultiView
@@ -35,7 +43,9 @@ def epoch_of(dataset, workers, epoch=0, seed=3, start=0, batch=4):
     sampler = ViewSampler(dataset, seed)
     sampler.set_epoch(epoch)
     sampler.start = start
-    loader = DataLoader(dataset, batch_size=batch, sampler=sampler, num_workers=workers)
+    loader = DataLoader(
+        dataset, batch, sampler=sampler, num_workers=workers, collate_fn=collate_views
+    )
     return list(loader)
 
 
@@ -59,6 +69,19 @@ def test_a_batch_has_the_declared_shapes_and_types(folder):
         gray=(4,), blur_sigma=(4,), solarize=(4,),
     )  # fmt: skip
     assert record.flip.dtype == torch.bool and record.box.dtype == torch.float32
+
+
+def test_a_batch_holds_the_numbers_of_its_samples(folder):
+    dataset = ImageFolder(folder, two_views())
+    samples = [dataset[SampleKey(0, 0, index)] for index in (2, 0, 3)]
+    batch = collate_views(samples)
+    assert batch.index.tolist() == [2, 0, 3] and batch.broken.tolist() == [-1] * 3
+    for place, sample in enumerate(samples):
+        for view, own in zip(batch.views, sample.views, strict=True):
+            assert torch.equal(view[place], own)
+        for record, own in zip(batch.records, sample.records, strict=True):
+            for field, value in zip(record, own, strict=True):
+                torch.testing.assert_close(field[place], torch.tensor(value).to(field))
 
 
 def test_the_same_seed_gives_the_same_views_for_any_number_of_workers(folder):
@@ -186,7 +209,7 @@ def test_epochs_follow_each_other_without_end(folder, workers):
     sampler.set_epoch(2)
     sampler.start = 5
     sampler.follow_on(5)
-    loader = DataLoader(dataset, batch_size=5, sampler=sampler, num_workers=workers)
+    loader = DataLoader(dataset, 5, sampler=sampler, num_workers=workers, collate_fn=collate_views)
     batches = iter(loader)
     found = [next(batches) for _ in range(5)]  # one of epoch 2, two each of 3 and 4
     expected = epoch_of(dataset, 0, epoch=2, start=5, batch=5)[:1]

@@ -6,6 +6,7 @@ import torchvision.transforms.v2.functional as T
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from densessl.transforms import functional as D
+from densessl.transforms import opencv
 
 MEAN = torch.tensor([123.675, 116.28, 103.53])
 STD = torch.tensor([58.395, 57.12, 57.375])
@@ -224,9 +225,14 @@ def augment_one(image, flip, factors, order, gray, sigma, threshold):
     return image
 
 
-def test_augment_view_equals_torchvision_image_by_image():
+@pytest.fixture(params=[D, opencv], ids=["batch", "opencv"])
+def augment_view(request):
+    return request.param.augment_view
+
+
+def test_augment_view_equals_torchvision_image_by_image(augment_view):
     images, drawn = bytes_of_pictures(), draws()
-    result = D.augment_view(images, **drawn)
+    result = augment_view(images, **drawn)
     names = ("flip", "factors", "order", "gray", "sigma", "solarize_threshold")
     expected = each(images, *(drawn[name] for name in names), function=augment_one)
     pixels = result * (STD / 255).view(3, 1, 1) + (MEAN / 255).view(3, 1, 1)
@@ -234,26 +240,25 @@ def test_augment_view_equals_torchvision_image_by_image():
     assert (pixels - expected).abs().mean() < 1e-6
 
 
-def test_augment_view_gives_float32_channels_last_and_leaves_the_input():
+def test_augment_view_gives_float32_channels_last_and_leaves_the_input(augment_view):
     images = bytes_of_pictures()
     before = images.clone()
-    result = D.augment_view(images, **draws())
+    result = augment_view(images, **draws())
     assert result.dtype == torch.float32
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images, before)
 
 
-def test_augment_view_takes_any_strides():
+def test_augment_view_takes_any_strides(augment_view):
     images = bytes_of_pictures()
     permuted = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     assert permuted.stride() != images.stride()
     drawn = draws()
-    assert torch.equal(D.augment_view(permuted, **drawn), D.augment_view(images, **drawn))
+    assert torch.equal(augment_view(permuted, **drawn), augment_view(images, **drawn))
 
 
-def test_without_draws_augment_view_only_normalises():
-    images, count = bytes_of_pictures(), 24
-    drawn = dict(
+def neutral(count: int) -> dict:
+    return dict(
         flip=torch.zeros(count, dtype=torch.bool),
         factors=torch.tensor([1.0, 1.0, 1.0, 0.0]).repeat(count, 1),
         order=torch.arange(4).repeat(count, 1),
@@ -261,39 +266,49 @@ def test_without_draws_augment_view_only_normalises():
         sigma=torch.zeros(count),
         solarize_threshold=torch.full((count,), 2.0),
     )
-    result = D.augment_view(images, **drawn, mean=MEAN, std=STD, kernel_size=5)
+
+
+def test_without_draws_augment_view_only_normalises(augment_view):
+    images = bytes_of_pictures()
+    result = augment_view(images, **neutral(24), mean=MEAN, std=STD, kernel_size=5)
     expected = (images - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
     torch.testing.assert_close(result, expected)
 
 
-def batch_path(images: torch.Tensor, drawn: dict) -> torch.Tensor:
-    """The public functions on the whole batch: what ``augment_view`` does on an accelerator."""
-    x = D.hflip(images, drawn["flip"]).float() / 255
-    x = D.color_jitter(x, drawn["factors"], drawn["order"])
-    x = D.to_grayscale(x, drawn["gray"])
-    x = D.gaussian_blur(x, drawn["sigma"], drawn["kernel_size"])
-    x = D.solarize(x, drawn["solarize_threshold"])
-    return D.normalize(x, drawn["mean"] / 255, drawn["std"] / 255)
+def test_both_ways_blur_alike_at_every_sigma():
+    """OpenCV's leaves out taps of no weight."""
+    images = (pictures(40, 45) * 255).round().to(torch.uint8)[:1].expand(30, -1, -1, -1)
+    drawn = {**neutral(30), "sigma": torch.linspace(0.1, 2.5, 30)}
+    args = dict(mean=torch.zeros(3), std=torch.full((3,), 255.0), kernel_size=13)
+    one, other = (module.augment_view(images, **drawn, **args) for module in (D, opencv))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
-def test_batch_and_single_images_agree():
+def test_an_image_does_not_depend_on_the_others():
     images, drawn = bytes_of_pictures(), draws()
-    together = D.augment_view(images, **drawn)
-    torch.testing.assert_close(batch_path(images, drawn), together, atol=1e-4, rtol=0)
+    together = {module: module.augment_view(images, **drawn) for module in (D, opencv)}
+    torch.testing.assert_close(together[D], together[opencv], atol=1e-4, rtol=0)
     for i in (0, 7, 23):
         alone = {
             k: v[i : i + 1] if k not in ("mean", "std", "kernel_size") else v
             for k, v in drawn.items()
         }
-        assert torch.equal(D.augment_view(images[i : i + 1], **alone), together[i : i + 1])
+        for module, all_of_them in together.items():
+            one = module.augment_view(images[i : i + 1], **alone)
+            torch.testing.assert_close(one, all_of_them[i : i + 1], atol=1e-6, rtol=0)
 
 
-def test_autocast_changes_nothing():
+def test_autocast_changes_nothing(augment_view):
     images, drawn = bytes_of_pictures(), draws()
-    plain, batch = D.augment_view(images, **drawn), batch_path(images, drawn)
+    plain = augment_view(images, **drawn)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(D.augment_view(images, **drawn), plain)
-        assert torch.equal(batch_path(images, drawn), batch)
+        assert torch.equal(augment_view(images, **drawn), plain)
+
+
+@pytest.mark.parametrize("kernel_size", [0, 4, 41])
+def test_augment_view_refuses_impossible_kernels(augment_view, kernel_size):
+    with pytest.raises(ValueError, match="kernel_size|taps"):
+        augment_view(bytes_of_pictures(), **{**draws(), "kernel_size": kernel_size})
 
 
 def test_the_host_never_waits_for_an_accelerator():
@@ -312,15 +327,15 @@ def test_the_number_of_threads_is_restored():
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        D.augment_view(bytes_of_pictures(), **draws())
+        opencv.augment_view(bytes_of_pictures(), **draws())
         assert torch.get_num_threads() == 2
-        with pytest.raises(RuntimeError):
-            D.augment_view(bytes_of_pictures(), **{**draws(), "mean": torch.zeros(5)})
+        with pytest.raises(ValueError):
+            opencv.augment_view(bytes_of_pictures(), **{**draws(), "mean": torch.zeros(5)})
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
 
 
-def test_an_empty_batch_stays_empty():
+def test_an_empty_batch_stays_empty(augment_view):
     drawn = {k: v[:0] if torch.is_tensor(v) and len(v) == 24 else v for k, v in draws().items()}
-    assert D.augment_view(bytes_of_pictures()[:0], **drawn).shape == (0, 3, 16, 20)
+    assert augment_view(bytes_of_pictures()[:0], **drawn).shape == (0, 3, 16, 20)

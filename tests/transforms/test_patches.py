@@ -3,9 +3,8 @@ import pytest
 import torch
 
 from densessl.errors import UserError
-from densessl.structures import SampleKey
 from densessl.transforms import MultiView
-from tests.transforms.test_views import png
+from tests.transforms.test_views import png, sample
 
 SIZE = dict(size=255, grid=3, patch=64)
 
@@ -19,7 +18,7 @@ def gradient():
 
 def cut(number, **options):
     transform = MultiView(views=[{**SIZE, "scale": (0.4, 0.8), **options}])
-    return transform(gradient(), SampleKey(0, 0, number))
+    return sample(transform, gradient(), number)
 
 
 def centers(patches):
@@ -103,7 +102,7 @@ def test_a_stride_that_does_not_end_at_the_border_is_refused():
 
 def test_an_image_and_its_patches_travel_together():
     transform = MultiView(views=["moco_v1", dict(preset="moco_v1", **SIZE)], size=32)
-    views, records = transform(gradient(), SampleKey(0, 0, 0))
+    views, records = sample(transform, gradient())
     assert [len(view) for view in views] == [32] + [64] * 9 and len(records) == 10
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from densessl.correspondence import cell_centers
 from densessl.errors import UserError
-from densessl.structures import SampleKey
+from densessl.structures import SampleKey, ViewRecord
 from densessl.transforms import PRESETS, MultiView, View
 from densessl.transforms.views import crop_and_resize
 
@@ -25,8 +25,18 @@ def png(pixels):
     return data.getvalue()
 
 
+def tensors(record):
+    return ViewRecord(*map(torch.tensor, record))
+
+
 def draws(view, count=4000, width=500, height=375):
-    return [view.draw(random.Random(i), width, height) for i in range(count)]
+    return [tensors(view.draw(random.Random(i), width, height)) for i in range(count)]
+
+
+def sample(transform, file, number=0, epoch=0, seed=0):
+    """Views of one image and their records, as tensors without batch axis."""
+    views, records = transform(file, SampleKey(seed, epoch, number))
+    return views, tuple(map(tensors, records))
 
 
 @pytest.mark.slow
@@ -51,8 +61,8 @@ def test_crops_have_the_distribution_of_random_resized_crop():
 
 
 def test_a_crop_that_never_fits_falls_back_to_the_centre():
-    box = View(scale=(1.0, 1.0)).draw(random.Random(0), 400, 100).box.tolist()
-    assert box == [133, 0, 266, 100]
+    box = View(scale=(1.0, 1.0)).draw(random.Random(0), 400, 100).box
+    assert box == (133, 0, 266, 100)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -104,7 +114,7 @@ def test_a_pixel_painted_in_the_source_is_found_in_the_cell_that_claims_it():
         x, y = int(rng.integers(20, 180)), int(rng.integers(20, 130))
         pixels[y - 3 : y + 4, x - 3 : x + 4] = 255
         transform = MultiView(views=[dict(scale=(0.3, 0.9))], size=84)
-        (view,), (record,) = transform(png(pixels), SampleKey(0, 0, trial))
+        (view,), (record,) = sample(transform, png(pixels), trial)
         image = view.permute(2, 0, 1).float()
         if record.flip:
             image = image.flip(-1)
@@ -126,7 +136,7 @@ def test_scaled_decoding_is_bounded_by_the_crop():
     data = jpeg(pixels.astype(np.uint8))
     for scale in ((0.01, 0.02), (0.9, 1.0)):
         transform = MultiView(views=[dict(scale=scale, flip_prob=0.0)], size=64)
-        (view,), (record,) = transform(data, SampleKey(0, 0, 5))
+        (view,), (record,) = sample(transform, data, 5)
         box = record.box.round().int().tolist()
         exact = crop_and_resize(pixels.astype(np.uint8), box, 64, "bilinear")
         assert (view.float() - exact.float()).abs().mean() < 6
@@ -171,9 +181,9 @@ def test_a_schedule_of_sizes_changes_nothing_but_the_size():
     data = jpeg(np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8))
     schedule = MultiView(["moco_v2", dict(preset="byol_2", size=20)], [(2, 48), (0, 16), (5, 64)])
     for epoch, side in ((0, 16), (1, 16), (2, 48), (4, 48), (5, 64), (99, 64)):
-        views, records = schedule(data, SampleKey(1, epoch, 7))
+        views, records = sample(schedule, data, 7, epoch, 1)
         fixed = MultiView(["moco_v2", dict(preset="byol_2", size=20)], side)
-        expected, same_records = fixed(data, SampleKey(1, epoch, 7))
+        expected, same_records = sample(fixed, data, 7, epoch, 1)
         assert views[0].shape == (side, side, 3) and views[1].shape == (20, 20, 3)
         assert all(torch.equal(a, b) for a, b in zip(views, expected, strict=True))
         for one, two in zip(records, same_records, strict=True):

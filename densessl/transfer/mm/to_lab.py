@@ -4,7 +4,7 @@ import torch
 from mmcv.transforms import BaseTransform
 
 from densessl.registry import TRANSFORMS
-from densessl.transforms.functional import one_thread
+from densessl.threads import one_thread
 from densessl.transforms.lab import rgb_to_lab
 
 
