@@ -29,8 +29,8 @@ from densessl.benchmark.setup import (
 from densessl.benchmark.step import floor_step
 from densessl.datasets import collate_views
 from densessl.models.methods.base import Method
+from densessl.process import one_thread
 from densessl.structures import SampleKey, ViewBatch
-from densessl.threads import one_thread
 from densessl.transforms.views import MultiView
 
 Pairs = dict[str, tuple[Callable[[], object], Callable[[], object]]]

@@ -15,6 +15,7 @@ from densessl.benchmark.setup import (
     images_per_step,
     synthetic_batch,
 )
+from densessl.process import keep_freed_memory
 from densessl.structures import ViewBatch
 
 
@@ -49,6 +50,7 @@ def benchmark_step(
         warmup: Rounds before.
         trace: Where to write a profile of one step.
     """
+    keep_freed_memory()
     method = build_method(cfg, device)
     wrapper = build_optimizer(cfg, method)
     augment = method.data_preprocessor

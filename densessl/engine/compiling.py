@@ -1,4 +1,4 @@
-"""torch.compile where it pays: the networks, in place, so that checkpoints keep their keys."""
+"""torch.compile where it pays: networks and augmentation, in place: checkpoints keep their keys."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from torch import nn
 from densessl.errors import UserError
 from densessl.models.backbones import SplitBackbone
 from densessl.models.methods.base import Method
+from densessl.models.preprocessor import ViewPreprocessor
 from densessl.models.teacher import Teacher
 
 # They are never called themselves, but in parts.
@@ -24,7 +25,7 @@ def networks(module: nn.Module) -> list[nn.Module]:
 
 
 def compile_networks(module: nn.Module, options: bool | dict[str, Any] | None) -> None:
-    """Compiles the networks of ``module`` in place, each by itself.
+    """Compiles the networks of ``module`` in place, each by itself, and its augmentation.
 
     Args:
         module: A method or a network.
@@ -42,3 +43,6 @@ def compile_networks(module: nn.Module, options: bool | dict[str, Any] | None) -
         )
     for network in networks(module):
         network.compile(**({} if options is True else options))
+    for part in module.modules():
+        if isinstance(part, ViewPreprocessor):
+            part.compile()

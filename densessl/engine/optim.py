@@ -28,6 +28,13 @@ def has_bf16(device: str) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def resolve_precision(precision: str, device: str) -> str:
+    """What "auto" comes to on ``device``; the others stay."""
+    if precision != "auto":
+        return precision
+    return "bf16" if has_bf16(device) else "fp32"
+
+
 @OPTIM_WRAPPERS.register_module()
 class PrecisionOptimWrapper(OptimWrapper):
     """Autocast to bf16 where the device has it, on GPU and CPU alike, without loss scaling.
@@ -41,10 +48,8 @@ class PrecisionOptimWrapper(OptimWrapper):
 
     def __init__(self, precision: str = "auto", **options):
         super().__init__(**options)
-        self.precision = precision
-        if precision == "auto":
-            device = self.optimizer.param_groups[0]["params"][0].device.type
-            self.precision = "bf16" if has_bf16(device) else "fp32"
+        device = self.optimizer.param_groups[0]["params"][0].device.type
+        self.precision = resolve_precision(precision, device)
 
     @property
     def accumulative_counts(self) -> int:

@@ -18,6 +18,7 @@ from densessl.engine.hooks import method_of
 from densessl.engine.runner import PretrainRunner
 from densessl.engine.schedule import check_schedules
 from densessl.errors import UserError
+from densessl.process import keep_freed_memory
 from densessl.registry import DATASETS, MODELS
 
 
@@ -91,6 +92,7 @@ def run(cfg: Config, resume: bool | str) -> Path:
     set_runtime_defaults(cfg)
     check_schedules(cfg)
     install_safe_loader()
+    keep_freed_memory()
     _set_resume(cfg, resume)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     broken = dataset.check()

@@ -18,11 +18,6 @@ LAB_MEAN = (50.0, 6.025, -6.69)
 LAB_STD = (50.0, 92.2, 101.2)
 
 
-def _augment_view(images: Tensor, *args) -> Tensor:
-    module = opencv if images.device.type == "cpu" else functional
-    return module.augment_view(images, *args)
-
-
 @MODELS.register_module()
 class ViewPreprocessor(BaseDataPreprocessor):
     """Moves a batch to the device and applies the recorded augmentations to each view.
@@ -41,6 +36,11 @@ class ViewPreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking=True)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float64), persistent=False)
+        self._batched = functional.augment_view
+
+    def compile(self) -> None:
+        """Fuses the augmentation's many small operations on an accelerator; a CPU has no such."""
+        self._batched = torch.compile(functional.augment_view, dynamic=False)
 
     def forward(self, data: ViewBatch, training: bool = False) -> dict:
         """``ViewBatch`` of (B, H, W, 3) uint8 views -> the same with (B, 3, H, W) float views."""
@@ -67,7 +67,11 @@ class ViewPreprocessor(BaseDataPreprocessor):
 
     def finish(self, images: Tensor, *drawn: Tensor, kernel_size: int) -> Tensor:
         """One view's augmentation and normalisation; ``drawn`` as ``augment_view`` takes it."""
-        return _augment_view(images, *drawn, self.mean, self.std, kernel_size)
+        return self._augment(images, *drawn, self.mean, self.std, kernel_size)
+
+    def _augment(self, images: Tensor, *args) -> Tensor:
+        on_cpu = images.device.type == "cpu"
+        return (opencv.augment_view if on_cpu else self._batched)(images, *args)
 
 
 @MODELS.register_module()
@@ -86,5 +90,5 @@ class LabPreprocessor(ViewPreprocessor):
 
     def finish(self, images: Tensor, *drawn: Tensor, kernel_size: int) -> Tensor:
         black = self.mean.new_zeros(3)
-        rgb = _augment_view(images, *drawn, black, black + 255, kernel_size)
+        rgb = self._augment(images, *drawn, black, black + 255, kernel_size)
         return normalize(rgb_to_lab(rgb), self.mean.to(rgb), self.std.to(rgb))

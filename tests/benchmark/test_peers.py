@@ -5,26 +5,39 @@ import sys
 
 import pytest
 
+from densessl.benchmark import peers
 from tests.training import REPO, write_images
 
 spec = importlib.util.spec_from_file_location("peers_tool", REPO / "tools/benchmark_peers.py")
-peers = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(peers)
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
 
 
 def test_a_ratio_is_the_median_of_the_rounds_own_ratios():
-    spent = dict(worker=[1.0, 2.0, 4.0], mmpretrain=[8.0, 8.0, 20.0])
-    assert peers.ratios(spent, ("worker",)) == {"mmpretrain / worker": 5.0}
+    spent = {"worker": [1.0, 2.0, 4.0], "whole input": [2.0] * 3, "mmpretrain": [8.0, 8.0, 20.0]}
+    expected = {"mmpretrain / worker": 5.0, "mmpretrain / whole input": 4.0}
+    assert peers._ratios(spent) == expected
 
 
 def test_data_needs_images(capsys):
     with pytest.raises(SystemExit):
-        peers.main(["data"])
-    assert "data needs --images" in capsys.readouterr().err
+        tool.main(["data"])
+    assert "--images" in capsys.readouterr().err
 
 
 def test_a_missing_peer_is_named_with_what_to_do(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "mmpretrain", None)
-    assert peers.main(["data", "--images", str(write_images(tmp_path / "images", 4))]) == 2
-    message = capsys.readouterr().err
-    assert "mmpretrain" in message and "pip install" in message
+    folder = str(write_images(tmp_path / "images", 4))
+    for command in (["data", "--images", folder], ["step"]):
+        assert tool.main(command) == 2
+        message = capsys.readouterr().err
+        assert "mmpretrain" in message and "pip install" in message
+
+
+@pytest.mark.slow
+def test_each_contestant_works_in_its_own_process(tmp_path):
+    folder = str(write_images(tmp_path / "images", 4))
+    for names in (["worker", "whole input"], ["worker"]):
+        seen = peers._in_turn(peers._cpu_seconds, names, 2, folder)
+        assert {name: len(values) for name, values in seen.items()} == dict.fromkeys(names, 2)
+        assert all(value > 0 for values in seen.values() for value in values)

@@ -339,3 +339,12 @@ def test_the_number_of_threads_is_restored():
 def test_an_empty_batch_stays_empty(augment_view):
     drawn = {k: v[:0] if torch.is_tensor(v) and len(v) == 24 else v for k, v in draws().items()}
     assert augment_view(bytes_of_pictures()[:0], **drawn).shape == (0, 3, 16, 20)
+
+
+@pytest.mark.slow
+def test_compiled_it_is_one_graph_and_the_same():
+    images, drawn = bytes_of_pictures(), draws()
+    compiled = torch.compile(D.augment_view, dynamic=False, fullgraph=True)
+    torch.testing.assert_close(
+        compiled(images, **drawn), D.augment_view(images, **drawn), atol=1e-4, rtol=0
+    )
