@@ -12,7 +12,7 @@ if sys.argv[1] == "keep":
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def steps():
-    for _ in range(5):
+    for _ in range(20):
         torch.ones(2**24)  # 64 MB, more than glibc ever keeps by itself
 steps()
 before = faults()
