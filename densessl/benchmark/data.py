@@ -14,8 +14,8 @@ from densessl.benchmark.measure import profiled, summary, time_interleaved
 from densessl.benchmark.setup import build_dataset, build_method, images_per_step, our_scope
 from densessl.datasets import collate_views
 from densessl.engine.loop import end_workers
-from densessl.process import one_thread
 from densessl.structures import SampleKey
+from densessl.threads import one_thread
 from densessl.transforms.decode import read_image
 
 

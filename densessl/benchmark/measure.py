@@ -1,16 +1,23 @@
 """Measuring: seconds, interleaved so that a busy machine treats all alike, and peak memory."""
 
+import os
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 
 PAGE = 4096
 MB = 2**20
+HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+"""Environment variable of PyTorch; densessl switches them on."""
 
 
 def synchronize(device: torch.device) -> None:
@@ -52,6 +59,38 @@ def time_interleaved(
             if number >= warmup:
                 seconds[name].append(spent)
     return seconds
+
+
+def in_turn(
+    work: Callable[..., Any],
+    environments: dict[str, dict[str, str]],
+    rounds: int,
+    *args: object,
+) -> dict[str, list[Any]]:
+    """What ``work(name, *args)`` returned in each round, in a process of its own for each name.
+
+    Only one works at a time. The first round is a warm-up and is left out.
+
+    Args:
+        work: A function of a module.
+        environments: Names, and what changes in the environment of the process of each.
+        rounds: Of those that count.
+        *args: Passed on.
+    """
+    seen: dict[str, list[Any]] = {name: [] for name in environments}
+    with ExitStack() as stack:
+        processes = {}
+        for name, environment in environments.items():
+            pool = ProcessPoolExecutor(1, get_context("spawn"))
+            processes[name] = stack.enter_context(pool)
+            with patch.dict(os.environ, environment):
+                pool.submit(os.getpid).result()  # starts the process
+        for number in range(rounds + 1):
+            for name, process in processes.items():
+                result = process.submit(work, name, *args).result()
+                if number:
+                    seen[name].append(result)
+    return seen
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:

@@ -9,10 +9,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +18,25 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from densessl.benchmark.measure import MB, summary, synchronize
+from densessl.benchmark.measure import HUGE_PAGES, MB, in_turn, summary, synchronize
 from densessl.benchmark.setup import (
     NUM_IMAGES,
-    Prepared,
     build_backbone,
     build_dataset,
     build_method,
-    build_optimizer,
     images_per_step,
     recipe,
     synthetic_batch,
 )
-from densessl.benchmark.step import floor_step
+from densessl.benchmark.step import TrainingStep, floor_step
 from densessl.datasets import collate_views
 from densessl.engine.config import set_precision
 from densessl.engine.optim import resolve_precision
-from densessl.process import keep_freed_memory
 from densessl.registry import MODELS
 from densessl.structures import SampleKey
 
 RECIPE = "densecl/densecl_r50_8xb32-coslr-200e_in1k.py"
+PEERS = ("mmpretrain", "lightly")
 OURS = ("worker", "whole input", "step")
 IMAGES = 200  # of one turn
 BATCH = 20  # of them on the device at a time
@@ -62,7 +57,7 @@ def compare_data(images: str, rounds: int) -> dict[str, Any]:
     """
     _need("mmpretrain", "lightly")
     count = min(IMAGES, len(build_dataset(recipe(RECIPE, images))))
-    seen = _in_turn(_cpu_seconds, PIPELINES, rounds, images)
+    seen = in_turn(_cpu_seconds, _processes(PIPELINES), rounds, images)
     spent = {name: [1000 * value / count for value in values] for name, values in seen.items()}
     return dict(images=count, cpu_ms=_summaries(spent), **_ratios(spent))
 
@@ -90,7 +85,7 @@ def compare_step(
     set_precision(cfg, resolve_precision(precision, device))
     seen: dict[str, list[tuple[float, float]]] = {}
     for group in [[name] for name in STEPS] if device == "cuda" else [list(STEPS)]:
-        seen |= _in_turn(_step_cost, group, rounds, cfg.to_dict(), device)
+        seen |= in_turn(_step_cost, _processes(group), rounds, cfg.to_dict(), device)
     spent = {name: [seconds for seconds, _ in values] for name, values in seen.items()}
     peak = {name: max(memory for _, memory in values) for name, values in seen.items()}
     return dict(
@@ -103,25 +98,14 @@ def compare_step(
     )
 
 
+def _processes(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The environment of each contestant: huge pages are ours, not theirs."""
+    return {name: {HUGE_PAGES: "0"} if name in PEERS else {} for name in names}
+
+
 def _need(*modules: str) -> None:
     for name in modules:
         import_module(name)
-
-
-def _in_turn(
-    work: Callable[..., Any], names: Iterable[str], rounds: int, *args: object
-) -> dict[str, list[Any]]:
-    """What ``work(name, *args)`` returned in each round, in a process for each name."""
-    seen: dict[str, list[Any]] = {name: [] for name in names}
-    with ExitStack() as stack:
-        context = get_context("spawn")
-        processes = {name: stack.enter_context(ProcessPoolExecutor(1, context)) for name in seen}
-        for number in range(rounds + 1):
-            for name, process in processes.items():
-                result = process.submit(work, name, *args).result()
-                if number:
-                    seen[name].append(result)
-    return seen
 
 
 def _summaries(spent: dict[str, list[float]]) -> dict[str, dict[str, float]]:
@@ -222,19 +206,8 @@ def _step_cost(name: str, config: dict, device: str) -> tuple[float, float]:
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
 
 
-def _our_step(cfg: Config, device: torch.device) -> Callable[[], object]:
-    keep_freed_memory()
-    method = build_method(cfg, device)
-    wrapper = build_optimizer(cfg, method)
-    augment = method.data_preprocessor
-    batch = augment(augment.cast_data(synthetic_batch(cfg)), True)["batch"]
-    method.data_preprocessor = Prepared().to(device)
-    return lambda: method.train_step(batch, wrapper)
-
-
 def _floor(cfg: Config, device: torch.device) -> Callable[[], object]:
     """The bare backbone, see ``floor_step``."""
-    keep_freed_memory()
     augment = build_method(cfg, torch.device("cpu")).data_preprocessor.to(device)
     batch = augment(augment.cast_data(synthetic_batch(cfg)), True)["batch"]
     backbone = build_backbone(cfg, device)
@@ -280,4 +253,4 @@ def _mmpretrain_step(cfg: Config, device: torch.device) -> Callable[[], object]:
     return step
 
 
-STEPS = {"step": _our_step, "floor": _floor, "mmpretrain": _mmpretrain_step}
+STEPS = {"step": TrainingStep, "floor": _floor, "mmpretrain": _mmpretrain_step}

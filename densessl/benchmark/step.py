@@ -15,7 +15,6 @@ from densessl.benchmark.setup import (
     images_per_step,
     synthetic_batch,
 )
-from densessl.process import keep_freed_memory
 from densessl.structures import ViewBatch
 
 
@@ -31,6 +30,21 @@ def floor_step(backbone: nn.Module, batches: list[ViewBatch], dtype: torch.dtype
             backbone(batch.views[-1])
 
 
+class TrainingStep:
+    """``Method.train_step`` of ``cfg`` on views that are on the device, float and channels-last."""
+
+    def __init__(self, cfg: Config, device: torch.device):
+        self.method = build_method(cfg, device)
+        self.wrapper = build_optimizer(cfg, self.method)
+        self.augment = self.method.data_preprocessor
+        self.raw = self.augment.cast_data(synthetic_batch(cfg))
+        self.batch = self.augment(self.raw, True)["batch"]
+        self.method.data_preprocessor = Prepared().to(device)
+
+    def __call__(self) -> None:
+        self.method.train_step(self.batch, self.wrapper)
+
+
 def benchmark_step(
     cfg: Config,
     device: torch.device,
@@ -40,8 +54,8 @@ def benchmark_step(
 ) -> dict[str, Any]:
     """Times ``Method.train_step``, the device's augmentation before it, and the floor, in turn.
 
-    The views are on the device, float and channels-last. Memory is looked at before the floor is
-    built: on a CPU it is the whole process's, as any other program's peak would be given.
+    Memory is looked at before the floor is built: on a CPU it is the whole process's, as any other
+    program's peak would be given.
 
     Args:
         cfg: See ``recipe``.
@@ -50,26 +64,16 @@ def benchmark_step(
         warmup: Rounds before.
         trace: Where to write a profile of one step.
     """
-    keep_freed_memory()
-    method = build_method(cfg, device)
-    wrapper = build_optimizer(cfg, method)
-    augment = method.data_preprocessor
-    raw = augment.cast_data(synthetic_batch(cfg))
-    batch = augment(raw, True)["batch"]
-    method.data_preprocessor = Prepared().to(device)
-
-    def step() -> None:
-        method.train_step(batch, wrapper)
-
+    step = TrainingStep(cfg, device)
     with PeakMemory(device) as memory:
         for _ in range(max(warmup, 1)):
             step()
     backbone = build_backbone(cfg, device)
-    parts = batch.chunk(wrapper.accumulative_counts)
-    dtype = torch.bfloat16 if wrapper.precision == "bf16" else None
+    parts = step.batch.chunk(step.wrapper.accumulative_counts)
+    dtype = torch.bfloat16 if step.wrapper.precision == "bf16" else None
     calls = {
         "step": step,
-        "augmentation": lambda: augment(raw, True),
+        "augmentation": lambda: step.augment(step.raw, True),
         "floor": lambda: floor_step(backbone, parts, dtype),
     }
     seconds = time_interleaved(calls, device, repeats, warmup)
@@ -78,11 +82,11 @@ def benchmark_step(
     times = {name: summary(values) for name, values in seconds.items()}
     images = images_per_step(cfg)
     return dict(
-        method=type(method).__name__,
-        precision=wrapper.precision,
+        method=type(step.method).__name__,
+        precision=step.wrapper.precision,
         compiled=bool(cfg.get("compile")),
         images=images,
-        view=list(batch.views[0].shape[1:]),
+        view=list(step.batch.views[0].shape[1:]),
         seconds=times,
         pairs_per_s=images / times["step"]["median"],
         of_floor=times["step"]["median"] / times["floor"]["median"],

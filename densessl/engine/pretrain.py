@@ -18,7 +18,6 @@ from densessl.engine.hooks import method_of
 from densessl.engine.runner import PretrainRunner
 from densessl.engine.schedule import check_schedules
 from densessl.errors import UserError
-from densessl.process import keep_freed_memory
 from densessl.registry import DATASETS, MODELS
 
 
@@ -92,7 +91,6 @@ def run(cfg: Config, resume: bool | str) -> Path:
     set_runtime_defaults(cfg)
     check_schedules(cfg)
     install_safe_loader()
-    keep_freed_memory()
     _set_resume(cfg, resume)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     broken = dataset.check()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densessl.process import one_thread
+from densessl.threads import one_thread
 from densessl.transforms.functional import (
     BRIGHTNESS,
     CONTRAST,

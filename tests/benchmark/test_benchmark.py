@@ -166,6 +166,7 @@ def test_tables_are_made_from_the_files_and_made_anew(tmp_path):
     assert "streaming  0.25  (0.2 .. 0.3)" in text and "old" not in text
 
 
+@pytest.mark.slow
 def test_measures(tmp_path, config):
     result = tool(
         "measures", config, "--device", "cpu", "--count", "99", "--repeats", "2", out=tmp_path / "r"

@@ -1,11 +1,13 @@
 """tools/benchmark_peers.py, as far as it goes without the peers."""
 
 import importlib.util
+import os
 import sys
 
 import pytest
 
 from densessl.benchmark import peers
+from densessl.benchmark.measure import in_turn
 from tests.training import REPO, write_images
 
 spec = importlib.util.spec_from_file_location("peers_tool", REPO / "tools/benchmark_peers.py")
@@ -37,7 +39,17 @@ def test_a_missing_peer_is_named_with_what_to_do(monkeypatch, tmp_path, capsys):
 @pytest.mark.slow
 def test_each_contestant_works_in_its_own_process(tmp_path):
     folder = str(write_images(tmp_path / "images", 4))
-    for names in (["worker", "whole input"], ["worker"]):
-        seen = peers._in_turn(peers._cpu_seconds, names, 2, folder)
-        assert {name: len(values) for name, values in seen.items()} == dict.fromkeys(names, 2)
-        assert all(value > 0 for values in seen.values() for value in values)
+    names = ("worker", "whole input")
+    seen = in_turn(peers._cpu_seconds, peers._processes(names), 2, folder)
+    assert {name: len(values) for name, values in seen.items()} == dict.fromkeys(names, 2)
+    assert all(value > 0 for values in seen.values() for value in values)
+
+
+@pytest.mark.slow
+def test_processes_differ_in_their_environment():
+    seen = in_turn(environment, {"one": {}, "two": {"DENSESSL_TEST": "2"}}, 1, "DENSESSL_TEST")
+    assert seen == {"one": [None], "two": ["2"]} and "DENSESSL_TEST" not in os.environ
+
+
+def environment(name: str, key: str) -> str | None:
+    return os.environ.get(key)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from densessl.benchmark.measure import PeakMemory, time_interleaved
 from densessl.losses import info_nce
-from densessl.process import one_thread
+from densessl.threads import one_thread
 
 
 def materialised(query, positive, negatives, temperature):

@@ -15,7 +15,6 @@ from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 
 import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
 from densessl.checkpoint import install_safe_loader, load_checkpoint, save_atomically
-from densessl.process import keep_freed_memory
 from densessl.transfer.finetune.inits import forget_init_cfg, load_into
 from densessl.transfer.finetune.plan import write_json
 from densessl.transfer.finetune.predictions import draw_samples
@@ -196,7 +195,6 @@ def explain(error: BaseException) -> str:
 def main(argv: list[str]) -> int:
     """Runs the job and leaves ``result.json`` in its folder, whatever happened."""
     job = json.loads(Path(argv[0]).read_text())
-    keep_freed_memory()
     try:
         result = run(job)
     except Exception as error:

@@ -3,8 +3,8 @@
 import torch
 from mmcv.transforms import BaseTransform
 
-from densessl.process import one_thread
 from densessl.registry import TRANSFORMS
+from densessl.threads import one_thread
 from densessl.transforms.lab import rgb_to_lab
 
 
