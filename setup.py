@@ -15,7 +15,7 @@ CORE = [
     "onedl-mmengine>=0.10.12,<0.11",
     "timm>=1.0.20,<2",
     "numpy",
-    "opencv-python>=4.8",
+    "opencv-python>=4.10",
     "pillow>=10",
     "simplejpeg>=1.8",
 ]

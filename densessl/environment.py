@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-CORE_PACKAGES = ("densessl", "torch", "torchvision", "timm", "onedl-mmengine")
+CORE_PACKAGES = ("densessl", "torch", "torchvision", "timm", "onedl-mmengine", "opencv-python")
 TRANSFER_PACKAGES = ("onedl-mmcv", "onedl-mmdetection", "onedl-mmsegmentation")
 
 

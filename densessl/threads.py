@@ -2,23 +2,20 @@
 
 from contextlib import contextmanager
 
-import cv2
 import torch
 
 
 @contextmanager
 def one_thread():
-    """Keeps torch and OpenCV to one thread, without effect on an accelerator.
+    """Keeps torch to one thread, without effect on an accelerator.
 
     The operations on one image take microseconds. Sharing them among threads gains a fifth on an
     idle machine and costs a hundredfold where data workers use the cores: every operation then
     waits for a thread that is not running.
     """
-    threads, others = torch.get_num_threads(), cv2.getNumThreads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        cv2.setNumThreads(others)

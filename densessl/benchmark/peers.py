@@ -1,7 +1,8 @@
 """The same work in mmpretrain and lightly, turn by turn with ours.
 
 Each contestant has a process of its own, as it would in use, and only one works at a time: a busy
-machine slows all alike, and nobody's memory or modules weigh on the others.
+machine slows all alike, and nobody's memory or modules weigh on the others. Threads wait passively
+in all of them, see ``densessl/__init__.py``; huge pages are ours alone.
 """
 
 import resource
@@ -74,7 +75,7 @@ def compare_step(
         device: "cpu" or "cuda".
         rounds: Steps of each that count, after one that does not.
         precision: Ours; None takes the config's.
-        options: Changes of the config: batch size, side and ``compile`` are obeyed by all.
+        options: Of the config. All obey batch size and side, ours and the floor ``compile`` too.
 
     Raises:
         ImportError: If mmpretrain is not installed.
@@ -212,7 +213,8 @@ def _floor(cfg: Config, device: torch.device) -> Callable[[], object]:
     batch = augment(augment.cast_data(synthetic_batch(cfg)), True)["batch"]
     backbone = build_backbone(cfg, device)
     dtype = torch.bfloat16 if cfg.optim_wrapper.precision == "bf16" else None
-    return lambda: floor_step(backbone, [batch], dtype)
+    parts = batch.chunk(cfg.optim_wrapper.get("accumulative_counts", 1))
+    return lambda: floor_step(backbone, parts, dtype)
 
 
 def _mmpretrain_step(cfg: Config, device: torch.device) -> Callable[[], object]:

@@ -28,7 +28,8 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
 
     Args:
         root: Folder of the images.
-        transform: Config or callable ``(bytes, SampleKey) -> (views, records)``.
+        transform: Config or callable ``(bytes, SampleKey) -> (views, records)``: uint8 tensors
+            (H, W, 3) and ``ViewRecord`` of plain numbers.
         max_broken: Share of unreadable images above which training stops.
 
     Raises:

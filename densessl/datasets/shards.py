@@ -53,7 +53,7 @@ class TarShards(ImageDataset):
         """See ``ImageDataset``."""
         size = int(self._size[index])
         try:
-            with open(self.shards[self._shard[index]], "rb", buffering=0) as file:
+            with open(self.shards[self._shard[index]], "rb") as file:
                 file.seek(int(self._offset[index]))
                 data = file.read(size)
         except OSError as error:

@@ -7,7 +7,7 @@ from torch import nn
 from densessl.errors import UserError
 from densessl.models.backbones import SplitBackbone
 from densessl.models.methods.base import Method
-from densessl.models.preprocessor import ViewPreprocessor
+from densessl.models.preprocessor import BatchedAugmentation
 from densessl.models.teacher import Teacher
 
 # They are never called themselves, but in parts.
@@ -41,8 +41,9 @@ def compile_networks(module: nn.Module, options: bool | dict[str, Any] | None) -
         raise UserError(
             "compile=True does not go with model.backbone.with_cp=True.", "leave one of them out"
         )
+    options = {} if options is True else options
     for network in networks(module):
-        network.compile(**({} if options is True else options))
+        network.compile(**options)
     for part in module.modules():
-        if isinstance(part, ViewPreprocessor):
-            part.compile()
+        if isinstance(part, BatchedAugmentation):
+            part.compile(**{"dynamic": False, **options})  # few sizes, each for a long time

@@ -260,6 +260,8 @@ def set_runtime_defaults(cfg: Config) -> None:
         defaults.update(persistent_workers=True)
     for key, value in defaults.items():
         loader.setdefault(key, value)
+    if loader.collate_fn.get("type") == "default_collate":  # of configs dumped by earlier versions
+        loader.collate_fn = defaults["collate_fn"]
     cfg.setdefault("model_wrapper_cfg", dict(type="densessl.PretrainDDP"))
     cfg.setdefault("default_scope", "densessl")
     if not torch.cuda.is_available():

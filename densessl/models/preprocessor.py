@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseDataPreprocessor
-from torch import Tensor
+from torch import Tensor, nn
 
 from densessl.registry import MODELS
 from densessl.structures import ViewBatch, ViewRecord
@@ -16,6 +16,14 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 LAB_MEAN = (50.0, 6.025, -6.69)
 LAB_STD = (50.0, 92.2, 101.2)
+
+
+class BatchedAugmentation(nn.Module):
+    """``functional.augment_view`` as a module, so that it can be compiled in place."""
+
+    def forward(self, images: Tensor, *args) -> Tensor:
+        """As there."""
+        return functional.augment_view(images, *args)
 
 
 @MODELS.register_module()
@@ -36,11 +44,7 @@ class ViewPreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking=True)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float64), persistent=False)
-        self._batched = functional.augment_view
-
-    def compile(self) -> None:
-        """Fuses the augmentation's many small operations on an accelerator; a CPU has no such."""
-        self._batched = torch.compile(functional.augment_view, dynamic=False)
+        self.batched = BatchedAugmentation()
 
     def forward(self, data: ViewBatch, training: bool = False) -> dict:
         """``ViewBatch`` of (B, H, W, 3) uint8 views -> the same with (B, 3, H, W) float views."""
@@ -71,7 +75,7 @@ class ViewPreprocessor(BaseDataPreprocessor):
 
     def _augment(self, images: Tensor, *args) -> Tensor:
         on_cpu = images.device.type == "cpu"
-        return (opencv.augment_view if on_cpu else self._batched)(images, *args)
+        return (opencv.augment_view if on_cpu else self.batched)(images, *args)
 
 
 @MODELS.register_module()

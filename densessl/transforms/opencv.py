@@ -4,6 +4,7 @@ OpenCV keeps the channels of a pixel together, as the views come and as the netw
 """
 
 import math
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -36,7 +37,10 @@ def augment_view(
     std: Tensor,
     kernel_size: int,
 ) -> Tensor:
-    """As ``functional.augment_view``, to a hundred-thousandth of the range, on one thread."""
+    """As ``functional.augment_view``, to a hundred-thousandth of the range, on one thread.
+
+    But a value that is so near to the threshold of ``solarize`` may fall on its other side.
+    """
     check_kernel_size(kernel_size, images.shape[-2:])
     result = torch.empty(images.shape, memory_format=torch.channels_last)
     mean, std = mean.double().numpy() / 255, std.double().numpy() / 255
@@ -44,7 +48,7 @@ def augment_view(
     values = zip(*(parameter.tolist() for parameter in drawn), strict=True)
     # The same two pieces of memory for all images: new ones cost more than the work in them.
     x, spare = np.empty((2, *images.shape[2:], 3), np.float32)
-    with one_thread():
+    with one_thread(), _one_opencv_thread():
         for source, target, (mirror, strengths, turns, bare, blur, threshold) in zip(
             _rows(images), _rows(result), values, strict=True
         ):
@@ -66,6 +70,17 @@ def augment_view(
                 np.abs(np.subtract(x >= threshold, x, out=x), out=x)
             _affine(x, target, np.diag(1 / std), -mean / std)
     return result
+
+
+@contextmanager
+def _one_opencv_thread():
+    # Not in data workers: OpenCV waits for ever there if the parent has used its threads.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _rows(images: Tensor) -> np.ndarray:

@@ -8,8 +8,11 @@ import torch
 
 from densessl.checkpoint import load_checkpoint
 from densessl.engine import pretrain
+from densessl.engine.compiling import compile_networks
 from densessl.engine.config import load_config
 from densessl.errors import UserError
+from densessl.models import MoCo
+from densessl.models.preprocessor import ViewPreprocessor
 from tests.training import write_config
 
 
@@ -132,3 +135,24 @@ def test_incomplete_batches_are_refused(tmp_path, images):
     config = write_config(tmp_path / "config.py", images)
     with pytest.raises(UserError, match="drop_last is False"):
         pretrain(config, work_dir=tmp_path / "run", train_dataloader__drop_last=False)
+
+
+def test_compiling_takes_networks_and_augmentation():
+    head = dict(type="GlobalHead", in_channels=512, out_channels=8)
+    method = MoCo(dict(type="ResNet", depth=18), head, 16, data_preprocessor=ViewPreprocessor())
+    compile_networks(method, dict(backend="eager"))
+    for part in (method.backbone, method.teacher.head, method.data_preprocessor.batched):
+        assert part._compiled_call_impl is not None
+
+
+@pytest.mark.slow
+def test_a_config_of_an_earlier_version_still_trains(tmp_path, images):
+    """It names PyTorch's way of making batches, which samples of plain numbers do not fit."""
+    config = write_config(tmp_path / "config.py", images)
+    path = pretrain(
+        config,
+        work_dir=tmp_path / "run",
+        train_cfg__max_steps=1,
+        train_dataloader__collate_fn=dict(type="default_collate"),
+    )
+    assert path.name == "step_1.pth"
