@@ -48,10 +48,10 @@ class BYOL(Method):
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
         views = self.two_views(batch)
+        with torch.no_grad():  # first: what it takes is free again for the student's activations
+            key_maps, (k1, k2) = zip(*(self.encode(self.teacher, v) for v in views), strict=True)
         maps, (z1, z2) = zip(*(self.encode(self, view) for view in views), strict=True)
         p1, p2 = self.predictor(z1), self.predictor(z2)
-        with torch.no_grad():
-            key_maps, (k1, k2) = zip(*(self.encode(self.teacher, v) for v in views), strict=True)
         losses = {"loss": self.compare(p1, k2) + self.compare(p2, k1)}
         if self.dense is not None:
             losses = self.with_cells(losses["loss"], maps, key_maps, batch.records)

@@ -80,9 +80,10 @@ class MoCo(Method):
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
         query_view, key_view = self.two_views(batch)
+        # First: what it takes is free again for the student's activations.
+        key, *dense_keys = self.encode_keys(key_view)
         features = self.backbone(query_view)[-1]
         query = l2_normalize(self.head(features))
-        key, *dense_keys = self.encode_keys(key_view)
         self.queue.remember(key)
         losses = {"loss": info_nce(query, key, self.queue.features, self.temperature)}
         if self.dense is not None:

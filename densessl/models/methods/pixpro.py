@@ -67,10 +67,10 @@ class PixPro(Method):
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
         views = self.two_views(batch)
-        maps = [self.backbone(view)[-1] for view in views]
-        with torch.no_grad():
+        with torch.no_grad():  # first: what it takes is free again for the student's activations
             teacher_maps = [self.teacher.backbone(view)[-1] for view in views]
             x1, x2 = (self.teacher.head(m).flatten(2) for m in teacher_maps)
+        maps = [self.backbone(view)[-1] for view in views]
         cells = [self.head(m) for m in maps]
         y1, y2 = (self.propagation(x).flatten(2) for x in cells)
 
