@@ -1,21 +1,25 @@
 """How many threads small operations get."""
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
 
 @contextmanager
-def one_thread():
-    """Keeps torch to one thread, without effect on an accelerator.
+def one_thread(
+    get: Callable[[], int] = torch.get_num_threads,
+    put: Callable[[int], None] = torch.set_num_threads,
+) -> Iterator[None]:
+    """Keeps torch, or the library whose functions are given, to one thread; not an accelerator.
 
     The operations on one image take microseconds. Sharing them among threads gains a fifth on an
     idle machine and costs a hundredfold where data workers use the cores: every operation then
     waits for a thread that is not running.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    threads = get()
+    put(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        put(threads)

@@ -251,7 +251,6 @@ def set_runtime_defaults(cfg: Config) -> None:
     loader = cfg.train_dataloader
     defaults = dict(
         sampler=dict(type="ViewSampler"),
-        collate_fn=dict(type="collate_views"),
         worker_init_fn=dict(type="obey_parent_only"),
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
@@ -260,8 +259,7 @@ def set_runtime_defaults(cfg: Config) -> None:
         defaults.update(persistent_workers=True)
     for key, value in defaults.items():
         loader.setdefault(key, value)
-    if loader.collate_fn.get("type") == "default_collate":  # of configs dumped by earlier versions
-        loader.collate_fn = defaults["collate_fn"]
+    loader.collate_fn = dict(type="collate_views")  # no other takes samples of plain numbers
     cfg.setdefault("model_wrapper_cfg", dict(type="densessl.PretrainDDP"))
     cfg.setdefault("default_scope", "densessl")
     if not torch.cuda.is_available():

@@ -4,7 +4,6 @@ OpenCV keeps the channels of a pixel together, as the views come and as the netw
 """
 
 import math
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -48,7 +47,8 @@ def augment_view(
     values = zip(*(parameter.tolist() for parameter in drawn), strict=True)
     # The same two pieces of memory for all images: new ones cost more than the work in them.
     x, spare = np.empty((2, *images.shape[2:], 3), np.float32)
-    with one_thread(), _one_opencv_thread():
+    # Never in a data worker: OpenCV waits for ever there if the parent has used its threads.
+    with one_thread(), one_thread(cv2.getNumThreads, cv2.setNumThreads):
         for source, target, (mirror, strengths, turns, bare, blur, threshold) in zip(
             _rows(images), _rows(result), values, strict=True
         ):
@@ -70,17 +70,6 @@ def augment_view(
                 np.abs(np.subtract(x >= threshold, x, out=x), out=x)
             _affine(x, target, np.diag(1 / std), -mean / std)
     return result
-
-
-@contextmanager
-def _one_opencv_thread():
-    # Not in data workers: OpenCV waits for ever there if the parent has used its threads.
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
 
 
 def _rows(images: Tensor) -> np.ndarray:

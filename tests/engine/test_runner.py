@@ -146,8 +146,8 @@ def test_compiling_takes_networks_and_augmentation():
 
 
 @pytest.mark.slow
-def test_a_config_of_an_earlier_version_still_trains(tmp_path, images):
-    """It names PyTorch's way of making batches, which samples of plain numbers do not fit."""
+def test_a_config_that_names_another_collate_still_trains(tmp_path, images):
+    """One that an earlier version wrote names PyTorch's, which takes no plain numbers."""
     config = write_config(tmp_path / "config.py", images)
     path = pretrain(
         config,
