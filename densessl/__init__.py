@@ -8,9 +8,6 @@ from densessl.version import __version__
 # Threads that wait must give up their core: beside data workers, spinning ones stall every
 # operation on a CPU. OpenMP reads this when PyTorch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# A step on a CPU takes gigabytes from the kernel and gives them back: huge pages, where
-# the kernel lets a program ask for them, make that cheaper. PyTorch reads this at its first tensor.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from densessl.engine.pretrain import pretrain

@@ -1,23 +1,19 @@
 """Measuring: seconds, interleaved so that a busy machine treats all alike, and peak memory."""
 
-import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 
 PAGE = 4096
 MB = 2**20
-HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
-"""Environment variable of PyTorch; densessl switches them on."""
 
 
 def synchronize(device: torch.device) -> None:
@@ -62,10 +58,7 @@ def time_interleaved(
 
 
 def in_turn(
-    work: Callable[..., Any],
-    environments: dict[str, dict[str, str]],
-    rounds: int,
-    *args: object,
+    work: Callable[..., Any], names: Iterable[str], rounds: int, *args: object
 ) -> dict[str, list[Any]]:
     """What ``work(name, *args)`` returned in each round, in a process of its own for each name.
 
@@ -73,18 +66,15 @@ def in_turn(
 
     Args:
         work: A function of a module.
-        environments: Names, and what changes in the environment of the process of each.
+        names: One process each.
         rounds: Of those that count.
         *args: Passed on.
     """
-    seen: dict[str, list[Any]] = {name: [] for name in environments}
+    seen: dict[str, list[Any]] = {name: [] for name in names}
     with ExitStack() as stack:
-        processes = {}
-        for name, environment in environments.items():
-            pool = ProcessPoolExecutor(1, get_context("spawn"))
-            processes[name] = stack.enter_context(pool)
-            with patch.dict(os.environ, environment):
-                pool.submit(os.getpid).result()  # starts the process
+        processes = {
+            name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for name in seen
+        }
         for number in range(rounds + 1):
             for name, process in processes.items():
                 result = process.submit(work, name, *args).result()

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.utils import import_modules_from_strings
 from torch.utils.data import Dataset
 
-from densessl.benchmark.measure import HUGE_PAGES, in_turn, summary, time_interleaved
+from densessl.benchmark.measure import summary, time_interleaved
 from densessl.benchmark.plain import (
     color_with_torchvision,
     crop_with_pillow,
@@ -28,7 +26,7 @@ from densessl.benchmark.setup import (
     images_per_step,
     our_scope,
 )
-from densessl.benchmark.step import TrainingStep, floor_step
+from densessl.benchmark.step import floor_step
 from densessl.datasets import collate_views
 from densessl.models.methods.base import Method
 from densessl.structures import SampleKey, ViewBatch
@@ -36,8 +34,6 @@ from densessl.threads import one_thread
 from densessl.transforms.views import MultiView
 
 Pairs = dict[str, tuple[Callable[[], object], Callable[[], object]]]
-
-_steps: dict[str, TrainingStep] = {}  # in each process the one that it makes
 
 
 def benchmark_measures(
@@ -63,9 +59,6 @@ def benchmark_measures(
             result[name] = _compare(pair, torch.device("cpu"), repeats, warmup)
     for name, pair in (of_the_colour(cfg, dataset, device) | of_the_step(cfg, device)).items():
         result[name] = _compare(pair, device, repeats, warmup)
-    if device.type == "cpu":
-        environments = {"with": {HUGE_PAGES: "1"}, "without": {HUGE_PAGES: "0"}}
-        result["huge_pages"] = _gain(in_turn(_step_seconds, environments, repeats, cfg.to_dict()))
     return result
 
 
@@ -133,17 +126,6 @@ def of_the_step(cfg: Config, device: torch.device) -> Pairs:
     return pairs
 
 
-def _step_seconds(name: str, config: dict) -> float:
-    """Seconds of a training step."""
-    if name not in _steps:
-        if config.get("custom_imports"):
-            import_modules_from_strings(**config["custom_imports"])
-        _steps[name] = TrainingStep(Config(config), torch.device("cpu"))
-    start = time.perf_counter()
-    _steps[name]()
-    return time.perf_counter() - start
-
-
 def _optimizer(cfg: Config, method: Method) -> OptimWrapper:
     """The optimizer alone: its steps move neither teacher nor queue."""
     with our_scope():
@@ -156,9 +138,5 @@ def _compare(
     seconds = time_interleaved(
         dict(zip(("with", "without"), pair, strict=True)), device, repeats, warmup
     )
-    return _gain(seconds)
-
-
-def _gain(seconds: dict[str, list[float]]) -> dict[str, Any]:
     times = {name: summary(values) for name, values in seconds.items()}
     return dict(seconds=times, gain=times["without"]["median"] / times["with"]["median"])

@@ -2,14 +2,14 @@
 
 Each contestant has a process of its own, as it would in use, and only one works at a time: a busy
 machine slows all alike, and nobody's memory or modules weigh on the others. Threads wait passively
-in all of them, see ``densessl/__init__.py``; huge pages are ours alone.
+in all of them, see ``densessl/__init__.py``.
 """
 
 import resource
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from densessl.benchmark.measure import HUGE_PAGES, MB, in_turn, summary, synchronize
+from densessl.benchmark.measure import MB, in_turn, summary, synchronize
 from densessl.benchmark.setup import (
     NUM_IMAGES,
     build_backbone,
@@ -37,7 +37,6 @@ from densessl.registry import MODELS
 from densessl.structures import SampleKey
 
 RECIPE = "densecl/densecl_r50_8xb32-coslr-200e_in1k.py"
-PEERS = ("mmpretrain", "lightly")
 OURS = ("worker", "whole input", "step")
 IMAGES = 200  # of one turn
 BATCH = 20  # of them on the device at a time
@@ -58,7 +57,7 @@ def compare_data(images: str, rounds: int) -> dict[str, Any]:
     """
     _need("mmpretrain", "lightly")
     count = min(IMAGES, len(build_dataset(recipe(RECIPE, images))))
-    seen = in_turn(_cpu_seconds, _processes(PIPELINES), rounds, images)
+    seen = in_turn(_cpu_seconds, PIPELINES, rounds, images)
     spent = {name: [1000 * value / count for value in values] for name, values in seen.items()}
     return dict(images=count, cpu_ms=_summaries(spent), **_ratios(spent))
 
@@ -86,7 +85,7 @@ def compare_step(
     set_precision(cfg, resolve_precision(precision, device))
     seen: dict[str, list[tuple[float, float]]] = {}
     for group in [[name] for name in STEPS] if device == "cuda" else [list(STEPS)]:
-        seen |= in_turn(_step_cost, _processes(group), rounds, cfg.to_dict(), device)
+        seen |= in_turn(_step_cost, group, rounds, cfg.to_dict(), device)
     spent = {name: [seconds for seconds, _ in values] for name, values in seen.items()}
     peak = {name: max(memory for _, memory in values) for name, values in seen.items()}
     return dict(
@@ -97,11 +96,6 @@ def compare_step(
         **_ratios(spent),
         **{"memory step / mmpretrain": peak["step"] / peak["mmpretrain"]},
     )
-
-
-def _processes(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The environment of each contestant: huge pages are ours, not theirs."""
-    return {name: {HUGE_PAGES: "0"} if name in PEERS else {} for name in names}
 
 
 def _need(*modules: str) -> None:

@@ -40,16 +40,23 @@ def test_a_missing_peer_is_named_with_what_to_do(monkeypatch, tmp_path, capsys):
 def test_each_contestant_works_in_its_own_process(tmp_path):
     folder = str(write_images(tmp_path / "images", 4))
     names = ("worker", "whole input")
-    seen = in_turn(peers._cpu_seconds, peers._processes(names), 2, folder)
+    seen = in_turn(peers._cpu_seconds, names, 2, folder)
     assert {name: len(values) for name, values in seen.items()} == dict.fromkeys(names, 2)
     assert all(value > 0 for values in seen.values() for value in values)
 
 
 @pytest.mark.slow
-def test_processes_differ_in_their_environment():
-    seen = in_turn(environment, {"one": {}, "two": {"DENSESSL_TEST": "2"}}, 1, "DENSESSL_TEST")
-    assert seen == {"one": [None], "two": ["2"]} and "DENSESSL_TEST" not in os.environ
+def test_in_turn_gives_each_name_a_process_and_leaves_the_first_round_out():
+    seen = in_turn(count_calls, ("one", "two"), 2, "argument")
+    one, two = seen["one"][0][0], seen["two"][0][0]
+    assert seen["one"] == [(one, "one", "argument", 2), (one, "one", "argument", 3)]
+    assert seen["two"] == [(two, "two", "argument", 2), (two, "two", "argument", 3)]
+    assert one != two and os.getpid() not in (one, two)
 
 
-def environment(name: str, key: str) -> str | None:
-    return os.environ.get(key)
+calls = []
+
+
+def count_calls(name: str, argument: str) -> tuple[int, str, str, int]:
+    calls.append(name)
+    return os.getpid(), name, argument, len(calls)
