@@ -4,7 +4,6 @@ import argparse
 import sys
 
 import torch
-from mmengine.config import DictAction
 
 from densessl.benchmark import (
     benchmark_data,
@@ -18,6 +17,7 @@ from densessl.benchmark import (
     write,
 )
 from densessl.engine.optim import PRECISIONS
+from densessl.engine.options import add_cfg_options
 from densessl.errors import UserError
 
 
@@ -36,9 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     configured.add_argument("config", help="a pretraining config")
     configured.add_argument("--images", help="a folder of images, instead of the config's data")
     configured.add_argument("--precision", choices=PRECISIONS)
-    configured.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE"
-    )
+    add_cfg_options(configured)
 
     data = what.add_parser(
         "data", parents=[configured, repeated, placed, shared], help="worker and loader"

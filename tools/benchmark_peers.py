@@ -7,11 +7,11 @@ import argparse
 import sys
 
 import torch
-from mmengine.config import DictAction
 
 from densessl.benchmark import record, table, write
 from densessl.benchmark.peers import RECIPE, compare_data, compare_step
 from densessl.engine.optim import PRECISIONS
+from densessl.engine.options import add_cfg_options
 from densessl.environment import package_versions
 from densessl.errors import UserError
 
@@ -29,9 +29,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     step = what.add_parser("step", parents=[shared], help="a DenseCL step of ResNet-50")
     step.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     step.add_argument("--precision", choices=PRECISIONS, help="ours; theirs follows the device")
-    step.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE"
-    )
+    add_cfg_options(step)
     return parser.parse_args(argv)
 
 

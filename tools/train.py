@@ -5,12 +5,12 @@ import signal
 import sys
 
 import torch
-from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
 from densessl.engine.config import load_config
 from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
+from densessl.engine.options import add_cfg_options
 from densessl.engine.pretrain import pretrain
 from densessl.errors import UserError
 
@@ -34,14 +34,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        default={},
-        metavar="KEY=VALUE",
-        help="override config keys, e.g. train_cfg.max_epochs=20",
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

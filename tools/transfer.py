@@ -4,8 +4,7 @@ import argparse
 import json
 import sys
 
-from mmengine.config import DictAction
-
+from densessl.engine.options import add_cfg_options
 from densessl.errors import UserError
 from densessl.transfer.finetune import finetune
 from densessl.transfer.finetune.inits import RANDOM, SUPERVISED
@@ -51,9 +50,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--trust", action="store_true", help="read checkpoints that hold code (it will be run)"
     )
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE"
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

@@ -86,6 +86,14 @@ def test_a_shipped_config_and_a_folder_of_images_give_a_backbone(tmp_path, image
     backbone.load_state_dict(weights)
 
 
+@pytest.mark.parametrize("option", ["model", "custom_hooks=[dict(type='X',interval=2)]"])
+def test_an_option_that_cannot_be_read_is_said(capsys, option):
+    with pytest.raises(SystemExit) as stop:
+        main([SHIPPED, "--cfg-options", option])
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and f"cannot read '{option}': give KEY=VALUE" in message
+
+
 @pytest.mark.parametrize(
     "argv, words",
     [
