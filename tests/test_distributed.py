@@ -123,7 +123,7 @@ def test_a_distributed_run_is_stopped_and_resumed_through_the_tool(tmp_path):
     assert last.name.startswith("step_"), "".join(log)
     loaded = load_checkpoint(last)
     assert loaded["meta"]["order"]["images_per_step"] == 8
-    assert loaded["optimizer"]["param_groups"][0]["initial_lr"] == pytest.approx(0.004 * 8 / 256)
+    assert loaded["optimizer"]["param_groups"][0]["initial_lr"] == pytest.approx(0.001 * 8 / 256)
 
     steps = loaded["meta"]["iter"] + 6
     process = launch(

@@ -3,6 +3,7 @@
 from densessl.engine.gradients import GradientNormHook
 from densessl.engine.hooks import (
     BrokenImagesHook,
+    CollapseHook,
     FiniteLossHook,
     OptimizerStepHook,
     StopHook,
@@ -19,6 +20,7 @@ from densessl.engine.schedule import HoldableCosineLR
 
 __all__ = [
     "BrokenImagesHook",
+    "CollapseHook",
     "FiniteLossHook",
     "GradientNormHook",
     "HoldableCosineLR",

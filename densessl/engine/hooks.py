@@ -15,6 +15,9 @@ from densessl.errors import UserError
 from densessl.registry import HOOKS
 from densessl.structures import ViewBatch
 
+COLLAPSED = 0.1
+"""The ``embedding_std`` (see ``densessl.models.health``) under which a warning comes."""
+
 
 class Stopped(Exception):
     """Training ended early on a signal, after writing a checkpoint.
@@ -107,6 +110,19 @@ class FiniteLossHook(Hook):
                 "start again with a lower learning rate (--cfg-options "
                 "optim_wrapper.optimizer.lr=...), or go on from the last checkpoint, which is "
                 "from before, with --resume --precision fp32",
+            )
+
+
+@HOOKS.register_module()
+class CollapseHook(Hook):
+    """Warns after an epoch at whose end all images were embedded alike; training goes on."""
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        spread = runner.message_hub.log_scalars.get("train/embedding_std")
+        if spread is not None and spread.mean(10) < COLLAPSED:
+            runner.logger.warning(
+                f"embedding_std is {spread.mean(10):.3f}: the embeddings of all images are nearly "
+                "the same. If it stays so, nothing is learned: lower optim_wrapper.optimizer.lr"
             )
 
 

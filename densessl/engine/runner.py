@@ -25,6 +25,7 @@ OUR_HOOKS = dict(
     optimizer_step=dict(type="OptimizerStepHook"),
     throughput=dict(type="ThroughputHook"),
     finite_loss=dict(type="FiniteLossHook"),
+    collapse=dict(type="CollapseHook"),
     broken_images=dict(type="BrokenImagesHook"),
     stop=dict(type="StopHook"),
 )

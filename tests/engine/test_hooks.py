@@ -9,6 +9,7 @@ import torch
 from densessl.datasets import ImageFolder
 from densessl.engine import StopHook, pretrain
 from densessl.errors import UserError
+from densessl.models.heads import GlobalHead
 from densessl.models.methods.base import Method
 from tests.training import write_config, write_images
 
@@ -105,6 +106,18 @@ def test_nan_weights_are_never_saved(tmp_path, images, monkeypatch):
             **{"default_hooks.finite_loss.interval": 100, "default_hooks.checkpoint.interval": 1},
         )
     assert not list((tmp_path / "run").glob("*.pth*"))
+
+
+@pytest.mark.parametrize("scale, warned", [(0.0, True), (1.0, False)])
+def test_a_collapse_is_said_at_the_end_of_the_epoch(
+    tmp_path, images, monkeypatch, capsys, scale, warned
+):
+    """A head without weights gives every image its bias."""
+    original = GlobalHead.forward
+    monkeypatch.setattr(GlobalHead, "forward", lambda self, x: original(self, x * scale))
+    config = write_config(tmp_path / "config.py", images)
+    pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_epochs": 1})
+    assert ("the embeddings of all images are nearly the same" in capsys.readouterr().out) == warned
 
 
 def test_signals_act_as_before_after_a_run(tmp_path, images, monkeypatch):

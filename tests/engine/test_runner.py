@@ -39,7 +39,7 @@ def test_the_schedule_is_a_cosine_over_the_epochs_that_are_trained(tmp_path, ima
         **{"train_cfg.max_epochs": 3, "train_cfg.max_steps": 17},  # into the third epoch of 8
     )
     base, now = learning_rates(checkpoint)
-    assert base == pytest.approx(0.004 * 4 / 256)
+    assert base == pytest.approx(0.001 * 4 / 256)
     assert now == pytest.approx(base * (1 + math.cos(math.pi * 2 / 3)) / 2)
 
 
