@@ -10,7 +10,7 @@ model = dict(
 )
 # Patches of 32 pixels out of cells of 37.
 _views = [
-    dict(preset="moco_v1", scale=(0.08, 1.0)),
-    dict(preset="moco_v1", scale=(0.6, 1.0), size=111, grid=3, patch=32, shuffle=True),
+    "pirl",
+    dict(preset="pirl", scale=(0.6, 1.0), size=111, grid=3, patch=32, shuffle=True),
 ]
 train_dataloader = dict(dataset=dict(transform=dict(views=_views)))

@@ -19,8 +19,8 @@ train_dataloader = dict(
     dataset=dict(
         transform=dict(
             views=[
-                dict(preset="moco_v1", scale=(0.08, 1.0)),
-                dict(preset="moco_v1", scale=(0.6, 1.0), size=255, grid=3, patch=64, shuffle=True),
+                "pirl",
+                dict(preset="pirl", scale=(0.6, 1.0), size=255, grid=3, patch=64, shuffle=True),
             ],
         ),
     ),

@@ -8,3 +8,5 @@ model = dict(
     momentum=0.98,
 )
 train_dataloader = dict(dataset=dict(transform=dict(views=["byol_1", "byol_2"])))
+# At the shared rate all embeddings collapse within a hundred steps.
+optim_wrapper = dict(optimizer=dict(lr=0.001))

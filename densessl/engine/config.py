@@ -25,7 +25,7 @@ UNTYPED_KEYS = {
     "train_dataloader": {*inspect.signature(DataLoader).parameters, "num_batch_per_epoch"},
     "log_processor": {*inspect.signature(LogProcessor).parameters},
     "auto_scale_lr": {"base_batch_size", "enable"},
-    "randomness": {"seed", "diff_rank_seed", "deterministic"},
+    "randomness": {"seed", "deterministic"},
     "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
     "env_cfg.mp_cfg": {"mp_start_method", "opencv_num_threads"},
     "optim_wrapper.clip_grad": {

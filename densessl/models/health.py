@@ -20,14 +20,16 @@ def health(one: Tensor, two: Tensor) -> dict[str, Tensor]:
         the vectors fill the sphere evenly, 0 when all are the same. ``alignment``: mean squared
         distance between the two views of an image, 0..4. ``uniformity``: logarithm of the mean
         Gaussian potential of the pairs of ``one``: 0 when all are the same, about -4 when they
-        fill the sphere evenly, minus infinity for a single image.
+        fill the sphere evenly. A single image has the alignment only.
 
     Source: embedding_std from SimSiam (2011.10566), section 4.1; the others from 2005.10242.
     """
     one, two = l2_normalize(one), l2_normalize(two)
-    squared = torch.pdist(one).square()
+    alignment = {"alignment": (one - two).square().sum(1).mean()}
+    if len(one) < 2:
+        return alignment
     return {
         "embedding_std": one.std(0, correction=0).mean() * one.shape[1] ** 0.5,
-        "alignment": (one - two).square().sum(1).mean(),
-        "uniformity": squared.mul(-2).exp().sum().div(max(len(squared), 1)).log(),
+        **alignment,
+        "uniformity": torch.pdist(one).square().mul(-2).exp().mean().log(),
     }

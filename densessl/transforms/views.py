@@ -30,6 +30,7 @@ _BYOL = dict(scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1))
 _MOCO_V2 = dict(scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1))
 PRESETS = {
     "moco_v1": dict(scale=(0.2, 1.0), jitter=(0.4,) * 4, jitter_prob=1.0, gray_prob=0.2),
+    "pirl": dict(scale=(0.08, 1.0), jitter=(0.4, 0.4, 0.4, 0.2), jitter_prob=1.0, gray_prob=0.2),
     "moco_v2": dict(**_MOCO_V2, jitter_prob=0.8, gray_prob=0.2, blur_prob=0.5),
     "simclr": dict(**_SIMCLR, jitter_prob=0.8, gray_prob=0.2, blur_prob=0.5),
     "byol_1": dict(**_BYOL, jitter_prob=0.8, gray_prob=0.2, blur_prob=1.0),
@@ -51,7 +52,7 @@ class View:
         jitter: Strengths b, c, s, h: factors from U(max(0, 1-x), 1+x), hue shift from U(-h, h).
         jitter_prob: Probability of colour jitter.
         gray_prob: Probability of turning gray.
-        blur_prob: Probability of a Gaussian blur with sigma from U(.1, 2 * size / 224).
+        blur_prob: Probability of a Gaussian blur with sigma from U(.1, 2 * side / 224).
         solarize_prob: Probability of solarization at one half.
         interpolation: "bilinear" or "bicubic", antialiased either way.
         square: Side of a square crop as a share of the image's shorter side, in place of
@@ -99,6 +100,11 @@ class View:
                 "lower patch or raise size of that view in train_dataloader.dataset.transform",
             )
 
+    @property
+    def side(self) -> int:
+        """Side in pixels of what the network gets: the view, or each of its patches."""
+        return self.patch if self.grid > 1 or self.stride else self.size
+
     def draw(self, rng: random.Random, width: int, height: int) -> ViewRecord:
         """All random numbers of one view of a ``width`` x ``height`` image, as plain numbers."""
         box = self._draw_box(rng, width, height)
@@ -106,7 +112,7 @@ class View:
         flip = rng.random() < self.flip_prob
         jitter, order = self._draw_jitter(rng)
         gray = rng.random() < self.gray_prob
-        sigma = rng.uniform(0.1, max(0.1, MAX_SIGMA_AT_224 * self.size / 224))
+        sigma = rng.uniform(0.1, max(0.1, MAX_SIGMA_AT_224 * self.side / 224))
         blur = rng.random() < self.blur_prob
         threshold = 0.5 if rng.random() < self.solarize_prob else NO_SOLARIZE
         return ViewRecord(

@@ -141,6 +141,11 @@ def test_a_global_head_takes_vectors_and_pools_maps():
     assert torch.allclose(head(features), head(features.mean((2, 3))), atol=1e-6)
 
 
+def test_health_of_one_image_is_its_alignment():
+    """A spread of one image would look like a collapse."""
+    assert health(torch.eye(3)[:1], -torch.eye(3)[:1]) == {"alignment": torch.tensor(4.0)}
+
+
 def test_health_of_a_collapse_and_of_an_even_spread():
     same = torch.ones(50, 8)
     collapsed = health(same, 3 * same)

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from densessl.engine.config import load_config
 from densessl.errors import UserError
 from densessl.models import PIRL
 from densessl.models.draws import draw_shared
+from densessl.registry import TRANSFORMS
 from densessl.structures import ViewBatch
 from tests.models.checks import assert_golden, assert_same
 from tests.models.test_instdisc import assert_one_step_moves_the_bank, unit
@@ -13,6 +15,16 @@ from tests.models.tiny import build, views
 
 TAU, IMAGES, DRAWN = 0.07, 30, 40
 HEAD = dict(type="GlobalHead", hidden_channels=(), out_channels=10)
+
+
+@pytest.mark.parametrize("config", ["r50_8xb32-coslr-800e_in1k", "r18_1xb64-coslr-100e_folder"])
+def test_the_recipes_views_are_the_papers(config):
+    transform = load_config(f"pirl/pirl_{config}.py").train_dataloader.dataset.transform
+    image, patches = TRANSFORMS.build(transform.to_dict()).views_at(epoch=0)
+    assert (image.scale, patches.scale) == ((0.08, 1.0), (0.6, 1.0))
+    for view in (image, patches):
+        assert view.jitter == (0.4, 0.4, 0.4, 0.2) and view.gray_prob == 0.2
+        assert (view.jitter_prob, view.flip_prob, view.blur_prob) == (1.0, 0.5, 0.0)
 
 
 def pirl(**options):

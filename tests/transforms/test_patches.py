@@ -109,3 +109,14 @@ def test_an_image_and_its_patches_travel_together():
 def test_a_patch_larger_than_a_cell_is_refused():
     with pytest.raises(UserError, match="3 x 3 cells of 33 pixels, which hold no patch of 64"):
         MultiView(views=[dict(size=100, grid=3)])
+
+
+@pytest.mark.parametrize("grid, stride", [(3, 0), (1, 32)])
+def test_the_blur_is_for_the_patch_not_for_what_it_is_cut_from(grid, stride):
+    view = dict(size=256, patch=64, blur_prob=1.0, grid=grid, stride=stride)
+    sigmas = [
+        record.blur_sigma.item()
+        for index in range(40)
+        for record in sample(MultiView(views=[view]), gradient(), index)[1]
+    ]
+    assert 0.1 <= min(sigmas) < max(sigmas) <= 2 * 64 / 224
