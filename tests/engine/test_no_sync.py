@@ -134,7 +134,7 @@ def test_the_log_of_a_run_is_that_of_asking_at_every_step(tmp_path, images, monk
     )
     config = write_config(tmp_path / "config.py", images)
     pretrain(config, work_dir=tmp_path / "ours", **options)
-    assert sum(reads) == 2 * 2 + 1  # twice in an epoch of eight steps, and for the checkpoint
+    assert sum(reads) == 2 * 3  # twice in an epoch of eight steps, and at its end
     update = DeferredMessageHub.update_scalar
 
     def update_at_once(hub, *args, **options):
