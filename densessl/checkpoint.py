@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shutil
+import struct
 import tempfile
 import warnings
 import zipfile
@@ -37,6 +38,7 @@ READ_ERRORS = (
     ImportError,
     OSError,
     pickle.UnpicklingError,
+    struct.error,
 )
 # What torch's reader says when a file asks for a function or class outside the list.
 CODE_REFUSED = re.compile(r"GLOBAL|call reduce|Can only (create|build)|persistent_load")

@@ -17,21 +17,23 @@ from densessl.benchmark import (
     write,
 )
 from densessl.engine.optim import PRECISIONS
-from densessl.engine.options import add_cfg_options
 from densessl.errors import UserError
+from densessl.options import add_cfg_options, output_file, positive
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure what training costs.")
     what = parser.add_subparsers(dest="what", required=True)
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--out", metavar="F", help="write the result as JSON")
-    shared.add_argument("--threads", type=int, metavar="N", help="CPU threads of torch")
+    shared.add_argument("--out", type=output_file, metavar="F", help="write the result as JSON")
+    shared.add_argument("--threads", type=positive, metavar="N", help="CPU threads of torch")
     placed = argparse.ArgumentParser(add_help=False)
     placed.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     repeated = argparse.ArgumentParser(add_help=False)
-    repeated.add_argument("--repeats", type=int, default=10, metavar="N", help="timed rounds")
-    repeated.add_argument("--profile", metavar="F", help="write a trace for Perfetto")
+    repeated.add_argument("--repeats", type=positive, default=10, metavar="N", help="timed rounds")
+    repeated.add_argument(
+        "--profile", type=output_file, metavar="F", help="write a trace for Perfetto"
+    )
     configured = argparse.ArgumentParser(add_help=False)
     configured.add_argument("config", help="a pretraining config")
     configured.add_argument("--images", help="a folder of images, instead of the config's data")
@@ -41,14 +43,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     data = what.add_parser(
         "data", parents=[configured, repeated, placed, shared], help="worker and loader"
     )
-    data.add_argument("--count", type=int, default=200, metavar="N", help="images to use")
+    data.add_argument("--count", type=positive, default=200, metavar="N", help="images to use")
     data.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     loss = what.add_parser(
         "loss", parents=[repeated, placed, shared], help="info_nce, all logits at once"
     )
-    loss.add_argument("--rows", type=int, default=1568, help="49 an image for DenseCL at 224 px")
-    loss.add_argument("--negatives", type=int, default=65536)
-    loss.add_argument("--dim", type=int, default=128)
+    loss.add_argument(
+        "--rows", type=positive, default=1568, help="49 an image for DenseCL at 224 px"
+    )
+    loss.add_argument("--negatives", type=positive, default=65536)
+    loss.add_argument("--dim", type=positive, default=128)
     loss.add_argument("--warmup", type=int, default=1, metavar="N", help="rounds before")
     step = what.add_parser(
         "step", parents=[configured, repeated, placed, shared], help="a step, its floor"
@@ -57,10 +61,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     measures = what.add_parser(
         "measures", parents=[configured, placed, shared], help="what each measure buys"
     )
-    measures.add_argument("--count", type=int, default=64, metavar="N", help="images to use")
-    measures.add_argument("--repeats", type=int, default=5, metavar="N", help="timed rounds")
+    measures.add_argument("--count", type=positive, default=64, metavar="N", help="images to use")
+    measures.add_argument("--repeats", type=positive, default=5, metavar="N", help="timed rounds")
     whole = what.add_parser("end-to-end", parents=[configured, shared], help="files to steps")
-    whole.add_argument("--steps", type=int, default=50, metavar="N")
+    whole.add_argument("--steps", type=positive, default=50, metavar="N")
     whole.add_argument("--warmup", type=int, default=10, metavar="N", help="steps before")
     return parser.parse_args(argv)
 

@@ -11,9 +11,9 @@ import torch
 from densessl.benchmark import record, table, write
 from densessl.benchmark.peers import RECIPE, compare_data, compare_step
 from densessl.engine.optim import PRECISIONS
-from densessl.engine.options import add_cfg_options
 from densessl.environment import package_versions
 from densessl.errors import UserError
+from densessl.options import add_cfg_options, output_file, positive
 
 INSTALL = "pip install --no-build-isolation onedl-mmpretrain lightly"
 
@@ -22,8 +22,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time the same work in mmpretrain and lightly.")
     what = parser.add_subparsers(dest="what", required=True)
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--rounds", type=int, default=5, metavar="N", help="turns that count")
-    shared.add_argument("--out", metavar="F", help="write the result as JSON")
+    shared.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns that count")
+    shared.add_argument("--out", type=output_file, metavar="F", help="write the result as JSON")
     data = what.add_parser("data", parents=[shared], help="files to views, on a CPU")
     data.add_argument("--images", required=True, help="a folder of JPEGs")
     step = what.add_parser("step", parents=[shared], help="a DenseCL step of ResNet-50")

@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         for name, entry in sorted(entries.items())
         if isinstance(entry, dict) and entry.get("format") == FORMAT
     ]
+    if not tables:
+        parser.error(f"no measurements in {args.results}")
     before, _, rest = args.page.read_text().partition(BEGIN)
     args.page.write_text(before + BEGIN + "".join(tables) + END + rest.partition(END)[2])
     return 0

@@ -5,13 +5,14 @@ import sys
 
 from densessl.datasets.shards import write_shards
 from densessl.errors import UserError
+from densessl.options import positive
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Copy a folder of images into tar shards.")
     parser.add_argument("images", help="a folder of images, searched in depth")
     parser.add_argument("out", help="a folder for the shards")
-    parser.add_argument("--images-per-shard", type=int, default=10_000, metavar="N")
+    parser.add_argument("--images-per-shard", type=positive, default=10_000, metavar="N")
     args = parser.parse_args(argv)
     try:
         shards = write_shards(args.images, args.out, args.images_per_shard)

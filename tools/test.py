@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from densessl.errors import UserError
+from densessl.options import output_file
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -54,7 +55,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--name", help="what to call it in a table")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="decoding processes")
-    parser.add_argument("--out", metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--out", type=output_file, metavar="FILE", help="write the result as JSON")
     parser.add_argument(
         "--trust", action="store_true", help="read a checkpoint that holds code (it will be run)"
     )

@@ -10,9 +10,9 @@ from mmengine.dist import is_main_process
 from densessl.engine.config import load_config
 from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
-from densessl.engine.options import add_cfg_options
 from densessl.engine.pretrain import pretrain
 from densessl.errors import UserError
+from densessl.options import add_cfg_options
 
 GO_ON = "Go on with the same command and --resume"
 

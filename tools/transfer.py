@@ -4,8 +4,8 @@ import argparse
 import json
 import sys
 
-from densessl.engine.options import add_cfg_options
 from densessl.errors import UserError
+from densessl.options import add_cfg_options
 from densessl.transfer.finetune import finetune
 from densessl.transfer.finetune.inits import RANDOM, SUPERVISED
 

@@ -69,7 +69,9 @@ def evaluate(
     """
     found = read_for(tasks, data, classes, seed)
     frozen = load_frozen(backbone, which, stages, architecture, seed, trust)
-    settings = Settings(size or frozen.size, k, temperature, tuple(sorted(stages)), limit, seed)
+    settings = Settings(
+        frozen.size if size is None else size, k, temperature, tuple(sorted(stages)), limit, seed
+    )
     result = judge(frozen, found, tasks, settings, batch_size, workers)
     facts = dict(name=name or frozen.facts.get("method") or frozen.facts["source"], **frozen.facts)
     return dict(format=FORMAT, backbone=facts, **result, environment=environment())

@@ -164,6 +164,10 @@ def test_tables_are_made_from_the_files_and_made_anew(tmp_path):
     assert text.startswith("before\n<!-- tables -->\n### loss_cpu\n")
     assert text.endswith("<!-- /tables -->\nafter\n") and text.count("###") == 1
     assert "streaming  0.25  (0.2 .. 0.3)" in text and "old" not in text
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit):
+        tables.main([str(tmp_path / "empty"), "--page", str(page)])
+    assert page.read_text() == text
 
 
 @pytest.mark.slow

@@ -1,0 +1,51 @@
+"""What the tools' command lines share; a value that cannot be used ends them with code 2."""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+
+def positive(text: str) -> int:
+    """The type of an argument that counts something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
+    return int(text)
+
+
+def output_file(text: str) -> str:
+    """The type of an argument that names a file to write, checked before the work is done."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file in it")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise argparse.ArgumentTypeError(f"{above} is a file, not a folder to write {text} in")
+    return text
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--cfg-options KEY=VALUE ...``."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=_KeyValues,
+        default={},
+        metavar="KEY=VALUE",
+        help="override config keys, e.g. train_dataloader.batch_size=32; lists are [1,2]",
+    )
+
+
+class _KeyValues(DictAction):
+    """mmengine's action, which fails on some values with whatever Python raises then."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for pair in values:
+            try:
+                super().__call__(parser, namespace, [pair], option_string)
+            except (AssertionError, RecursionError, ValueError) as error:
+                raise argparse.ArgumentError(
+                    self,
+                    f"cannot read '{pair}': give KEY=VALUE with numbers, words or lists of them; "
+                    "what has dict() in it goes into a config of your own",
+                ) from error

@@ -1,0 +1,25 @@
+"""Arguments of the tools that are refused before any work is done."""
+
+import argparse
+
+import pytest
+
+from densessl.options import output_file, positive
+
+
+def test_a_count_is_a_whole_number_above_0():
+    assert positive("12") == 12
+    for text in ("0", "-5", "1.5", "ten", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="no whole number above 0"):
+            positive(text)
+
+
+def test_an_output_can_be_written(tmp_path):
+    file = tmp_path / "there.json"
+    file.write_text("{}")
+    for path in (file, tmp_path / "new.json", tmp_path / "new" / "folder" / "new.json"):
+        assert output_file(str(path)) == str(path)
+    with pytest.raises(argparse.ArgumentTypeError, match="is a folder; name a file in it"):
+        output_file(str(tmp_path))
+    with pytest.raises(argparse.ArgumentTypeError, match="is a file, not a folder"):
+        output_file(str(file / "below.json"))
