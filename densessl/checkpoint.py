@@ -128,6 +128,22 @@ def install_safe_loader() -> None:
     CheckpointLoader.register_scheme("", load_from_local_file, force=True)
 
 
+def make_folder(path: str | Path) -> Path:
+    """A folder, with those above it.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The folder {path} cannot be made: {error.strerror}.", "Choose another."
+        ) from error
+    return path
+
+
 def check_free_space(folder: str | Path, needed_bytes: int, what: str) -> None:
     """Says before starting that the disk is too full.
 

@@ -13,6 +13,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def natural(text: str) -> int:
+    """The type of an argument that may also be none of something."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number, 0 or above")
+    return int(text)
+
+
 def output_file(text: str) -> str:
     """The type of an argument that names a file to write, checked before the work is done."""
     path = Path(text)

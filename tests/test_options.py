@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from densessl.options import output_file, positive
+from densessl.options import natural, output_file, positive
 
 
 def test_a_count_is_a_whole_number_above_0():
@@ -12,6 +12,13 @@ def test_a_count_is_a_whole_number_above_0():
     for text in ("0", "-5", "1.5", "ten", ""):
         with pytest.raises(argparse.ArgumentTypeError, match="no whole number above 0"):
             positive(text)
+
+
+def test_a_natural_number_may_be_0():
+    assert natural("0") == 0 and natural("7") == 7
+    for text in ("-1", "1.5", "ten", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="no whole number, 0 or above"):
+            natural(text)
 
 
 def test_an_output_can_be_written(tmp_path):

@@ -18,7 +18,7 @@ from densessl.benchmark import (
 )
 from densessl.engine.optim import PRECISIONS
 from densessl.errors import UserError
-from densessl.options import add_cfg_options, output_file, positive
+from densessl.options import add_cfg_options, natural, output_file, positive
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -36,7 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     configured = argparse.ArgumentParser(add_help=False)
     configured.add_argument("config", help="a pretraining config")
-    configured.add_argument("--images", help="a folder of images, instead of the config's data")
+    configured.add_argument("--images", help="a folder of images or tar shards")
     configured.add_argument("--precision", choices=PRECISIONS)
     add_cfg_options(configured)
 
@@ -44,7 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "data", parents=[configured, repeated, placed, shared], help="worker and loader"
     )
     data.add_argument("--count", type=positive, default=200, metavar="N", help="images to use")
-    data.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    data.add_argument("--workers", type=natural, nargs="+", default=[0, 1, 2], metavar="N")
     loss = what.add_parser(
         "loss", parents=[repeated, placed, shared], help="info_nce, all logits at once"
     )
@@ -53,11 +53,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     loss.add_argument("--negatives", type=positive, default=65536)
     loss.add_argument("--dim", type=positive, default=128)
-    loss.add_argument("--warmup", type=int, default=1, metavar="N", help="rounds before")
+    loss.add_argument("--warmup", type=natural, default=1, metavar="N", help="rounds before")
     step = what.add_parser(
         "step", parents=[configured, repeated, placed, shared], help="a step, its floor"
     )
-    step.add_argument("--warmup", type=int, default=3, metavar="N", help="steps before")
+    step.add_argument("--warmup", type=natural, default=3, metavar="N", help="steps before")
     measures = what.add_parser(
         "measures", parents=[configured, placed, shared], help="what each measure buys"
     )
@@ -65,8 +65,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     measures.add_argument("--repeats", type=positive, default=5, metavar="N", help="timed rounds")
     whole = what.add_parser("end-to-end", parents=[configured, shared], help="files to steps")
     whole.add_argument("--steps", type=positive, default=50, metavar="N")
-    whole.add_argument("--warmup", type=int, default=10, metavar="N", help="steps before")
-    return parser.parse_args(argv)
+    whole.add_argument("--warmup", type=natural, default=10, metavar="N", help="steps before")
+    args = parser.parse_args(argv)
+    if getattr(args, "device", None) == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda, but PyTorch finds no GPU here")
+    return args
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> dict:

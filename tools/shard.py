@@ -19,10 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 2
-    print(
-        f"{len(shards)} shards in {args.out}. To train on them: --cfg-options "
-        f"train_dataloader.dataset.type=TarShards train_dataloader.dataset.root={args.out}"
-    )
+    print(f"{len(shards)} shards in {args.out}. To train on them: --images {args.out}")
     return 0
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from densessl.errors import UserError
-from densessl.options import output_file
+from densessl.options import natural, output_file, positive
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -30,22 +30,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--size",
-        type=int,
+        type=positive,
         metavar="PIXELS",
         help="default: that of the pretraining's views, or 128",
     )
-    parser.add_argument("--k", type=int, default=20, help="neighbours that vote (20)")
+    parser.add_argument("--k", type=positive, default=20, help="neighbours that vote (20)")
     parser.add_argument(
         "--stages",
-        type=int,
+        type=natural,
         nargs="+",
         default=[3],
         metavar="N",
         help="whose maps the dense probe gets, 0..3 = C2..C5 (3)",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N samples to learn from")
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="at most N samples to learn from"
+    )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="default: those in the data")
-    parser.add_argument("--seed", type=int, default=0, help="of splits and of random weights")
+    parser.add_argument("--seed", type=natural, default=0, help="of splits and of random weights")
     parser.add_argument("--which", default="student", help="student (default) or teacher")
     parser.add_argument(
         "--architecture",
@@ -54,7 +56,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="of random weights: resnet18, 34, 50, 101 or a name of timm's",
     )
     parser.add_argument("--name", help="what to call it in a table")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="decoding processes")
+    parser.add_argument(
+        "--workers", type=natural, default=0, metavar="N", help="decoding processes"
+    )
     parser.add_argument("--out", type=output_file, metavar="FILE", help="write the result as JSON")
     parser.add_argument(
         "--trust", action="store_true", help="read a checkpoint that holds code (it will be run)"

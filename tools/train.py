@@ -10,9 +10,9 @@ from mmengine.dist import is_main_process
 from densessl.engine.config import load_config
 from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
-from densessl.engine.pretrain import pretrain
+from densessl.engine.pretrain import LAUNCHERS, pretrain
 from densessl.errors import UserError
-from densessl.options import add_cfg_options
+from densessl.options import add_cfg_options, natural
 
 GO_ON = "Go on with the same command and --resume"
 
@@ -22,7 +22,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "config", help="a config file, e.g. configs/densecl/densecl_r18_1xb64-coslr-100e_folder.py"
     )
-    parser.add_argument("--images", help="a folder of images, instead of the config's data set")
+    parser.add_argument(
+        "--images", help="a folder of images or tar shards, instead of the config's"
+    )
     parser.add_argument("--work-dir", help="where logs and checkpoints go (work_dirs/<config>)")
     parser.add_argument(
         "--resume",
@@ -31,8 +33,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="go on from the latest checkpoint in the work dir (auto), or from this one",
     )
     parser.add_argument("--precision", choices=PRECISIONS, help="auto: bf16 where in hardware")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
+    parser.add_argument("--seed", type=natural)
+    parser.add_argument("--launcher", choices=("none", *LAUNCHERS), default="none")
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     add_cfg_options(parser)
     return parser.parse_args(argv)

@@ -5,7 +5,7 @@ import json
 import sys
 
 from densessl.errors import UserError
-from densessl.options import add_cfg_options
+from densessl.options import add_cfg_options, natural, positive
 from densessl.transfer.finetune import finetune
 from densessl.transfer.finetune.inits import RANDOM, SUPERVISED
 
@@ -28,7 +28,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--work-dir", required=True, metavar="DIR", help="where everything is written"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N")
+    parser.add_argument("--seeds", nargs="+", type=natural, default=[0], metavar="N")
     parser.add_argument(
         "--label-fraction",
         nargs="+",
@@ -38,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="shares of the labelled images to train on, such as 0.1 1",
     )
     parser.add_argument(
-        "--iterations", type=int, metavar="N", help="of each job; scales the schedule"
+        "--iterations", type=positive, metavar="N", help="of each job; scales the schedule"
     )
     parser.add_argument(
         "--classes",
@@ -46,7 +46,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="classes to use; for masks also INDEX=NAME (default: those in the data)",
     )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="jobs at the same time")
+    parser.add_argument(
+        "--jobs", type=positive, default=1, metavar="N", help="jobs at the same time"
+    )
     parser.add_argument(
         "--trust", action="store_true", help="read checkpoints that hold code (it will be run)"
     )

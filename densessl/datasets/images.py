@@ -135,7 +135,7 @@ def too_many_broken(
     )
 
 
-def existing(path: str | Path, what: str) -> Path:
+def existing(path: str | Path, what: str, remedy: str = "check the path") -> Path:
     """``path`` if it exists.
 
     Raises:
@@ -147,7 +147,7 @@ def existing(path: str | Path, what: str) -> Path:
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     raise UserError(
         f"{what} does not exist: {path}{did_you_mean(path.name, siblings)}",
-        "check the path; relative paths start at the current folder",
+        f"{remedy}; relative paths start at the current folder",
     )
 
 
@@ -166,7 +166,7 @@ class ImageFolder(ImageDataset):
     """Every image below a folder, however deep."""
 
     def list_files(self) -> list[str]:
-        root = existing(self.root, "The image folder")
+        root = existing(self.root, "The image folder", "name one with --images DIR")
         if not root.is_dir():
             raise UserError(f"{root} is a file, not a folder of images.", "name its folder")
         return walk_images(root)

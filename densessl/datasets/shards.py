@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from densessl.checkpoint import make_folder
 from densessl.datasets.images import ImageDataset, existing, walk_images
 from densessl.errors import UserError
 from densessl.registry import DATASETS
@@ -122,7 +123,7 @@ def write_shards(images: str | Path, out: str | Path, per_shard: int = 10_000) -
         The shards.
 
     Raises:
-        UserError: If there are no images, or shards already.
+        UserError: If there are no images, or shards already, or ``out`` cannot be made.
     """
     root, out = existing(images, "The image folder"), Path(out)
     names = walk_images(root)
@@ -130,7 +131,7 @@ def write_shards(images: str | Path, out: str | Path, per_shard: int = 10_000) -
         raise UserError(f"No images found in {root}.", "name the folder that they are in")
     if any(out.glob("*.tar")):
         raise UserError(f"{out} holds .tar files already.", "name another folder")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     shards = []
     for start in range(0, len(names), per_shard):
         shard = out / f"shard-{start // per_shard:06}.tar"

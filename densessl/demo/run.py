@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from densessl.checkpoint import make_folder
 from densessl.demo.scenes import render_scenes
 from densessl.engine.pretrain import pretrain
 from densessl.errors import UserError
@@ -173,7 +174,7 @@ def _claim(out: Path, plan: Plan, data: str | Path | None) -> None:
         raise UserError(
             f"{out} already holds something else.", "give another folder: make demo OUT=DIR ..."
         )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     marker.write_text(json.dumps(claim, indent=1))
 
 

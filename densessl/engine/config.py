@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 import densessl.registry as registries
 from densessl.engine.runner import OUR_HOOKS
+from densessl.engine.values import check_values
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
 
@@ -133,13 +134,19 @@ def apply_options(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def check_config(cfg: Config) -> None:
-    """Checks every key of a pretraining config against what reads it.
+    """Checks every key of a pretraining config against what reads it, and the usual numbers.
 
     Top-level names that begin with ``_`` are the config's own and are left alone.
 
     Raises:
-        UserError: Names the first key or type that nothing reads, and the nearest known one.
+        UserError: Names the first key or type that nothing reads, and the nearest known one, or
+            the number that cannot be.
     """
+    if "transfer" in cfg:
+        raise UserError(
+            "This config is for fine-tuning, not for pretraining.",
+            "run it with tools/transfer.py CONFIG --init NAME=CHECKPOINT --data DIR --work-dir DIR",
+        )
     for key, value in cfg.items():
         if key.startswith("_"):
             continue
@@ -148,6 +155,7 @@ def check_config(cfg: Config) -> None:
             _check_hooks(value)
         else:
             _check_value(value, key)
+    check_values(cfg)
 
 
 def _check_hooks(hooks: dict[str, Any]) -> None:
@@ -234,10 +242,11 @@ def _parameters(target: Any) -> set[str] | None:
 
 
 def use_images(cfg: Config, folder: str | Path) -> None:
-    """Puts a folder of images in the place of the data set of ``cfg``."""
+    """Puts a folder of images, or of tar shards, in the place of the data set of ``cfg``."""
     dataset = cfg.train_dataloader.dataset
     kept = {key: dataset[key] for key in ("transform", "max_broken") if key in dataset}
-    cfg.train_dataloader.dataset = dict(type="ImageFolder", root=str(folder), **kept)
+    kind = "TarShards" if any(Path(folder).glob("*.tar")) else "ImageFolder"
+    cfg.train_dataloader.dataset = dict(type=kind, root=str(folder), **kept)
 
 
 def set_precision(cfg: Config, precision: str) -> None:

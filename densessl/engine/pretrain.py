@@ -12,13 +12,21 @@ from mmengine.dist import barrier
 from mmengine.registry import FUNCTIONS, DefaultScope
 from mmengine.runner import find_latest_checkpoint
 
-from densessl.checkpoint import install_safe_loader
+from densessl.checkpoint import install_safe_loader, make_folder
+from densessl.engine.advice import building_advice, memory_advice
 from densessl.engine.config import load_config, set_precision, set_runtime_defaults, use_images
-from densessl.engine.hooks import method_of
+from densessl.engine.hooks import Stopped, method_of
 from densessl.engine.runner import PretrainRunner
 from densessl.engine.schedule import check_schedules
 from densessl.errors import UserError
 from densessl.registry import DATASETS, MODELS
+
+# What each launcher leaves in the environment of the processes it starts, and its program.
+LAUNCHERS = {
+    "pytorch": ("LOCAL_RANK", "torchrun"),
+    "slurm": ("SLURM_PROCID", "srun"),
+    "mpi": ("OMPI_COMM_WORLD_LOCAL_RANK", "mpirun"),
+}
 
 
 @FUNCTIONS.register_module()
@@ -68,6 +76,8 @@ def pretrain(
         Stopped: After a signal; a checkpoint was written.
     """
     options = {name.replace("__", "."): value for name, value in overrides.items()}
+    if seed is not None:
+        options["randomness.seed"] = seed
     cfg = load_config(config, options)
     if not cfg.get("work_dir"):
         cfg.work_dir = f"work_dirs/{Path(cfg.filename or 'pretrain').stem}"
@@ -75,11 +85,10 @@ def pretrain(
         use_images(cfg, images)
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
-    if seed is not None:
-        cfg.randomness = {**cfg.get("randomness", {}), "seed": seed}
     if precision is not None:
         set_precision(cfg, precision)
     if launcher != "none":
+        check_launcher(launcher)
         cfg.launcher = launcher
     # Whatever another Runner in this process has left behind as default scope.
     with DefaultScope.overwrite_default_scope("densessl"):
@@ -92,10 +101,10 @@ def run(cfg: Config, resume: bool | str) -> Path:
     check_schedules(cfg)
     install_safe_loader()
     _set_resume(cfg, resume)
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    broken = dataset.check()
-    cfg.model = MODELS.get(cfg.model.type).resolve(cfg.model, len(dataset))
     try:
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        broken = dataset.check()
+        cfg.model = MODELS.get(cfg.model.type).resolve(cfg.model, len(dataset))
         runner = PretrainRunner.from_cfg(cfg, dataset)
         for line in broken:
             runner.logger.warning(f"cannot read {line}")
@@ -103,8 +112,10 @@ def run(cfg: Config, resume: bool | str) -> Path:
             runner.logger.warning(line)
         runner.check_space()
         runner.train()
-    except (RuntimeError, MemoryError, OSError) as error:
-        advice = memory_advice(error)
+    except (UserError, Stopped):
+        raise
+    except Exception as error:
+        advice = memory_advice(error) or building_advice(error)
         if advice is None:
             raise
         raise advice from error
@@ -112,11 +123,27 @@ def run(cfg: Config, resume: bool | str) -> Path:
     return Path(find_latest_checkpoint(cfg.work_dir) or runner.save_now(runner.iter))
 
 
+def check_launcher(launcher: str) -> None:
+    """Checks that this process is one of those that ``launcher`` starts.
+
+    Raises:
+        UserError: If it is not, or if it needs a GPU and there is none.
+    """
+    sign, program = LAUNCHERS[launcher]
+    if sign not in os.environ:
+        raise UserError(
+            f"--launcher {launcher}, but {program} did not start this process ({sign} is not set).",
+            f"start the same command with {program}, or leave --launcher out for one device",
+        )
+    if launcher != "pytorch" and not torch.cuda.is_available():
+        raise UserError(
+            f"--launcher {launcher} needs a GPU for each process.",
+            "on CPUs use torchrun and --launcher pytorch",
+        )
+
+
 def _set_resume(cfg: Config, resume: bool | str) -> None:
-    work_dir = Path(cfg.work_dir)
-    if work_dir.exists() and not work_dir.is_dir():
-        raise UserError(f"{work_dir} is a file.", "give a folder as --work-dir")
-    latest = find_latest_checkpoint(cfg.work_dir) if work_dir.exists() else None
+    latest = find_latest_checkpoint(make_folder(cfg.work_dir))
     if not resume and cfg.get("resume"):
         resume = cfg.get("load_from") or True
     if not resume and latest:
@@ -130,32 +157,3 @@ def _set_resume(cfg: Config, resume: bool | str) -> None:
         cfg.resume, cfg.load_from = True, str(resume)
     elif resume:
         cfg.resume, cfg.load_from = latest is not None, latest
-
-
-def memory_advice(error: BaseException) -> UserError | None:
-    """A readable error when ``error`` means that memory has run out, else None."""
-    text = str(error)
-    signs = (
-        "not enough memory",
-        "can't allocate memory",
-        "killed by signal: Killed",
-        "out of memory",
-        "ALLOC_FAILED",  # cuBLAS and cuDNN
-    )
-    exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        sign in text for sign in signs
-    )
-    if exhausted:
-        return UserError(
-            f"Out of memory: {text.splitlines()[0] if text else 'no memory left'}",
-            "halve the micro-batch and double the accumulation, which keeps the training step the "
-            "same: --cfg-options train_dataloader.batch_size=N optim_wrapper.accumulative_counts=M;"
-            " or use smaller views (train_dataloader.dataset.transform.size), or fewer workers",
-        )
-    if "No space left on device" in text or "bus error" in text.lower():
-        return UserError(
-            f"No room left: {text.splitlines()[0]}",
-            "free some disk space; if the message speaks of shared memory, use fewer workers "
-            "(--cfg-options train_dataloader.num_workers=0)",
-        )
-    return None

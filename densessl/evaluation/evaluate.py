@@ -166,9 +166,10 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     if not results:
         raise UserError("There are no results to put in a table.", "Run tools/test.py --out first.")
     for result in results:
-        if result.get("format") != FORMAT:
+        kind = result.get("format") if isinstance(result, dict) else None
+        if kind != FORMAT:
             raise UserError(
-                f"A result has the format {result.get('format')!r}, not '{FORMAT}'.",
+                f"A result has the format {kind!r}, not '{FORMAT}'.",
                 "Pass the files that this version of tools/test.py wrote.",
             )
     first, *others = [_terms(result) for result in results]

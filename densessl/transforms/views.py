@@ -223,7 +223,8 @@ def _stages(size: int | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         stages = sorted((int(begin), int(side)) for begin, side in size)
     except (TypeError, ValueError):
         stages = [(0, size)]
-    if not stages or stages[0][0] != 0 or not all(isinstance(side, int) for _, side in stages):
+    sides = [side for _, side in stages]
+    if not sides or stages[0][0] != 0 or not all(isinstance(s, int) and s > 0 for s in sides):
         raise UserError(
             f"train_dataloader.dataset.transform.size is {size}.",
             "give a side in pixels, or a schedule of (first epoch, side) that begins at epoch 0: "

@@ -70,7 +70,7 @@ def test_a_summary_is_the_median_and_the_quartiles():
 
 def test_peak_memory_sees_what_is_gone_again():
     with PeakMemory(CPU) as memory:
-        for _ in range(3):  # the watcher may come late once
+        for _ in range(10):  # the watcher may come late
             torch.ones(50 * 2**18).sum()
     assert 45 < memory.extra < 150
 
@@ -163,7 +163,7 @@ def test_tables_are_made_from_the_files_and_made_anew(tmp_path):
     text = page.read_text()
     assert text.startswith("before\n<!-- tables -->\n### loss_cpu\n")
     assert text.endswith("<!-- /tables -->\nafter\n") and text.count("###") == 1
-    assert "streaming  0.25  (0.2 .. 0.3)" in text and "old" not in text
+    assert "streaming  0.25  (0.2 .. 0.3)" in text and "\nold\n" not in text
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit):
         tables.main([str(tmp_path / "empty"), "--page", str(page)])

@@ -122,11 +122,14 @@ def test_the_tool_writes_them_and_says_what_is_wrong(images, tmp_path, capsys):
     spec.loader.exec_module(tool)
     argv = [str(images), str(tmp_path / "out"), "--images-per-shard", "10"]
     assert tool.main(argv) == 0
-    assert "2 shards" in capsys.readouterr().out
+    assert f"2 shards in {tmp_path / 'out'}. To train on them: --images" in capsys.readouterr().out
     assert tool.main(argv) == 2
     assert "holds .tar files already" in capsys.readouterr().err
     assert tool.main([str(images / "none"), str(tmp_path / "other")]) == 2
     assert "does not exist" in capsys.readouterr().err
+    below_a_file = next(images.rglob("*.jpg")) / "out"
+    assert tool.main([str(images), str(below_a_file)]) == 2
+    assert "cannot be made: Not a directory" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -135,8 +138,6 @@ def test_a_run_on_a_folder_goes_on_on_its_shards(images, shards, tmp_path):
     options = {"train_cfg.max_epochs": 1, "precision": "fp32"}
     whole = pretrain(config, work_dir=tmp_path / "whole", **options)
     pretrain(config, work_dir=tmp_path / "run", **options, **{"train_cfg.max_steps": 2})
-    for key, value in dict(type="TarShards", root=str(shards)).items():
-        options[f"train_dataloader.dataset.{key}"] = value
-    resumed = pretrain(config, work_dir=tmp_path / "run", resume=True, **options)
+    resumed = pretrain(config, shards, work_dir=tmp_path / "run", resume=True, **options)
     one, two = (load_checkpoint(path)["state_dict"] for path in (whole, resumed))
     assert all(torch.equal(one[name], two[name]) for name in one)

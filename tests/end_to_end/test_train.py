@@ -21,6 +21,8 @@ from tools.train import main
 
 SHIPPED = "configs/densecl/densecl_r18_1xb64-coslr-100e_folder.py"
 
+SMALL = [SHIPPED, "--images", "{images}", "--cfg-options", "train_dataloader.batch_size=8"]
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
@@ -106,7 +108,14 @@ def test_an_option_that_cannot_be_read_is_said(capsys, option):
         ([SHIPPED, "--cfg-options", "model.type=DensCL"], "did you mean 'DenseCL'?"),
         (["{misspelt}"], "Unknown key 'max_epoch' in train_cfg"),
         ([SHIPPED, "--images", "{images}"], "batch of 64 images a step is larger than the data"),
-        ([SHIPPED, "--images", "{images}", "--work-dir", "{misspelt}"], "is a file"),
+        ([SHIPPED, "--images", "{images}", "--work-dir", "{misspelt}"], "cannot be made: File"),
+        ([SHIPPED, "--launcher", "pytorch"], "torchrun did not start this process"),
+        (["transfer/detection/fcos_fpn_small.py"], "run it with tools/transfer.py"),
+        ([*SMALL, "model.backbone.depth=19"], "no ResNet of depth 19"),
+        (
+            [*SMALL, "train_dataloader.dataset.transform.views=1"],
+            "MultiView cannot be built as the",
+        ),
         ([SHIPPED, "--images", "{images}", "--resume", "{empty}/no.pth"], "no checkpoint {empty}/"),
     ],
 )

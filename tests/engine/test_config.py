@@ -110,6 +110,27 @@ def test_a_right_key_passes(shipped, key):
         assert value == expected
 
 
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("train_dataloader.batch_size", 0, "a whole number above 0"),
+        ("train_dataloader.batch_size", "x", "a whole number above 0"),
+        ("train_dataloader.num_workers", -1, "a whole number, 0 or above"),
+        ("train_cfg.max_epochs", 1.5, "a whole number above 0"),
+        ("model.queue_size", True, "a whole number above 0"),
+        ("model.temperature", 0, "a number above 0"),
+        ("optim_wrapper.optimizer.lr", "high", "a number above 0"),
+        ("model.momentum", 2, "a number from 0 to 1"),
+        ("model.momentum", None, "a number from 0 to 1"),
+        ("train_cfg", 7, "give a dict"),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(shipped, key, value, words):
+    with pytest.raises(UserError) as caught:
+        load_config(shipped, {key: value})
+    assert caught.value.problem == f"{key} is {value!r}." and words in caught.value.remedy
+
+
 def test_a_misspelt_key_in_the_file_is_named(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text('train_cfg = dict(type="PretrainLoop", max_epoch=3)')

@@ -284,5 +284,10 @@ def test_the_tool_says_what_is_wrong(tmp_path, capsys):
     assert run_tool(tmp_path / "broken.pth", "--data", data) == 2
     assert "is no checkpoint" in capsys.readouterr().err
     assert run_tool("--table", tmp_path / "broken.pth") == 2
+    (tmp_path / "list.json").write_text("[1]")
+    assert run_tool("--table", tmp_path / "list.json") == 2
+    assert "A result has the format None" in capsys.readouterr().err
+    assert run_tool("random", "--architecture", "resnet19", "--data", data) == 2
+    assert "no ResNet of depth 19" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run_tool(tmp_path / "broken.pth")

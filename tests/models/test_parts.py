@@ -184,7 +184,7 @@ def test_resnet_maps_have_the_declared_channels_and_strides():
     maps = backbone(torch.randn(1, 3, 64, 96))
     assert [m.shape[1] for m in maps] == list(backbone.out_channels) == [64, 128, 256, 512]
     assert [m.shape[2:] for m in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
-    with pytest.raises(ValueError, match="depth 20"):
+    with pytest.raises(UserError, match="no ResNet of depth 20"):
         ResNet(20)
 
 

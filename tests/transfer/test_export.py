@@ -222,6 +222,9 @@ def test_user_errors(checkpoints, tmp_path, capsys):
     assert ".pth" in capsys.readouterr().err
     assert convert.main([src + "x", str(tmp_path / "a.pth"), "--to", "timm"]) == 2
     assert "r18.pth" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        convert.main([src, str(out / "below.pth"), "--to", "mmdet"])
+    assert "is a file, not a folder" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["out.pth"]
 
 

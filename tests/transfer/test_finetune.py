@@ -50,6 +50,12 @@ def test_misspelt_options_are_named(options, message):
         load_config("faster-rcnn_fpn_small", options)
 
 
+def test_a_number_that_cannot_be_is_named():
+    for value in (0, "x"):
+        with pytest.raises(UserError, match=f"batch_size is {value!r}.\n.*a whole number above 0"):
+            load_config("fcn_small", {"train_dataloader.batch_size": value})
+
+
 def test_options_reach_the_config_and_new_arguments_pass():
     options = {"optim_wrapper.optimizer.lr": 0.5, "optim_wrapper.optimizer.amsgrad": True}
     optimizer = load_config("fcn_small", options).optim_wrapper.optimizer

@@ -35,8 +35,7 @@ class ResNet(torchvision.models.ResNet):
             backward pass, a third more work for a fraction of the memory.
 
     Raises:
-        ValueError: For another depth.
-        UserError: For another norm.
+        UserError: For another depth, stage or norm.
     """
 
     def __init__(
@@ -49,7 +48,15 @@ class ResNet(torchvision.models.ResNet):
         with_cp: bool = False,
     ):
         if depth not in LAYOUTS:
-            raise ValueError(f"ResNet depth {depth}: choose one of {sorted(LAYOUTS)}")
+            raise UserError(
+                f"There is no ResNet of depth {depth}.",
+                f"use one of: {', '.join(map(str, LAYOUTS))}",
+            )
+        if not {*out_indices} <= {0, 1, 2, 3}:
+            raise UserError(
+                f"model.backbone.out_indices is {tuple(out_indices)}.",
+                "use some of 0, 1, 2, 3 for C2..C5",
+            )
         if norm not in NORMS:
             raise UserError(
                 f"model.backbone.norm is '{norm}'.",

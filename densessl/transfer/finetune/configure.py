@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 
 import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
 from densessl.engine.config import config_folder, read_config
+from densessl.engine.values import check_values
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
 from densessl.transfer.finetune.data import LabelledData
@@ -39,6 +40,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         )
     for key, value in (options or {}).items():
         apply_option(cfg, key, value)
+    check_values(cfg)
     return cfg
 
 

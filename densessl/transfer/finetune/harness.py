@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from densessl.checkpoint import check_free_space, load_checkpoint
+from densessl.checkpoint import check_free_space, load_checkpoint, make_folder
 from densessl.errors import UserError
 from densessl.transfer.finetune import configure
 from densessl.transfer.finetune.data import LabelledData, check_folder, read_data
@@ -252,8 +252,7 @@ def _shared_input(inits: list[Init]) -> dict:
 
 def _write_job(cfg: Config, run: Run, init: Init, shared_input: dict, work_dir: Path) -> Path:
     """Writes the job's config and description; returns its folder."""
-    folder = (work_dir / "runs" / run.name).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder((work_dir / "runs" / run.name).resolve())
     inputs = init.input if init.file is not None else shared_input
     job_cfg = configure.job_config(cfg, init, inputs, run.seed, run.fraction, folder)
     job_cfg.dump(str(folder / "config.py"))

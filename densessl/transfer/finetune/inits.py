@@ -207,7 +207,8 @@ def torchvision_file() -> Path:
     if not found:
         raise UserError(
             f"torchvision's supervised weights are not in {folder}.",
-            "Give the file: --init supervised=resnet50-0676ba61.pth. It is never downloaded "
+            "Give the path of resnet50-0676ba61.pth instead (for tools/transfer.py as --init "
+            "supervised=PATH). It is never downloaded "
             "silently; torchvision.models.resnet50(weights='IMAGENET1K_V1') fetches it.",
         )
     # 0676ba61 is IMAGENET1K_V1, the baseline of the literature.

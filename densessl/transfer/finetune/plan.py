@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from densessl.checkpoint import make_folder
 from densessl.errors import UserError
 
 
@@ -113,7 +114,7 @@ def open_plan(work_dir: Path, plan: dict[str, Any]) -> None:
 
 def write_json(content: Any, path: Path) -> None:
     """Writes a file that is whole or not there at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
     temporary.replace(path)
