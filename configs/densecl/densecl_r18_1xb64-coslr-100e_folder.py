@@ -1,6 +1,4 @@
-_base_ = ["../_base_/models/densecl_r50.py", "../_base_/small_folder.py"]
+_base_ = ["../_base_/models/densecl_r50.py", "../_base_/small_folder_warmup.py"]
 
 # A short training has few steps: the teacher follows faster.
 model = dict(backbone=dict(depth=18), momentum=0.99)
-# At the shared rate all embeddings run after the teacher's drift in one direction, and collapse.
-optim_wrapper = dict(optimizer=dict(lr=0.001))

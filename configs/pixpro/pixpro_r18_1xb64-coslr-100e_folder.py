@@ -1,4 +1,4 @@
-_base_ = "../_base_/small_folder.py"
+_base_ = "../_base_/small_folder_warmup.py"
 
 # A short training has few steps: the teacher follows faster.
 model = dict(
@@ -8,5 +8,3 @@ model = dict(
     momentum=0.98,
 )
 train_dataloader = dict(dataset=dict(transform=dict(views=["byol_1", "byol_2"])))
-# At the shared rate all embeddings collapse within a hundred steps.
-optim_wrapper = dict(optimizer=dict(lr=0.001))

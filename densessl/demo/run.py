@@ -223,6 +223,7 @@ def _pretrain(out: Path, data: Path, plan: Plan, num_images: int) -> tuple[Path,
                 _delete_=True,
             ),
             "train_cfg.max_epochs": epochs,
+            "param_scheduler.0.end": max(2, plan.steps // 5),  # warm-up: shorter, as training is
             "default_hooks.checkpoint.interval": max(1, epochs // 4),
         },
     )

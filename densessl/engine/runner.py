@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_distributed, is_main_process, master_only
 from mmengine.logging import MessageHub
+from mmengine.optim import LinearLR
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
@@ -100,6 +101,18 @@ class PretrainRunner(Runner):
         finally:
             self.call_hook("however_it_ended")
             end_workers(getattr(self._train_loop, "dataloader", None))
+
+    def build_param_scheduler(self, scheduler) -> list:
+        """As mmengine's; a warm-up that outlasts the training is warned of."""
+        schedulers = super().build_param_scheduler(scheduler)
+        steps = self.max_epochs * len(self.train_dataloader)
+        for number, each in enumerate(schedulers):
+            if isinstance(each, LinearLR) and not each.by_epoch and each.end > steps:
+                self.logger.warning(
+                    f"param_scheduler.{number} warms up for {each.end} steps, and training has "
+                    f"{steps}: shorten it with --cfg-options param_scheduler.{number}.end=N"
+                )
+        return schedulers
 
     def data_order(self) -> dict:
         """What decides which images a step sees; ``epoch_steps`` of a checkpoint add the place."""

@@ -31,16 +31,26 @@ def test_the_learning_rate_is_scaled_by_all_images_of_a_step(tmp_path, images):
     assert learning_rates(checkpoint)[0] == pytest.approx(0.3 * 4 * 3 / 256)
 
 
-def test_the_schedule_is_a_cosine_over_the_epochs_that_are_trained(tmp_path, images):
+@pytest.mark.parametrize("warm_up", [5, 26])
+def test_the_schedule_is_a_warm_up_and_a_cosine_over_the_epochs_that_are_trained(
+    tmp_path, images, capsys, warm_up
+):
     config = write_config(tmp_path / "config.py", images, base="moco")
     checkpoint = pretrain(
         config,
         work_dir=tmp_path / "run",
-        **{"train_cfg.max_epochs": 3, "train_cfg.max_steps": 17},  # into the third epoch of 8
+        **{
+            "train_cfg.max_epochs": 3,
+            "train_cfg.max_steps": 17,  # into the third epoch of 8 steps
+            "param_scheduler.0.end": warm_up,
+        },
     )
     base, now = learning_rates(checkpoint)
     assert base == pytest.approx(0.001 * 4 / 256)
-    assert now == pytest.approx(base * (1 + math.cos(math.pi * 2 / 3)) / 2)
+    risen = min(1, 0.01 + 0.99 * 17 / (warm_up - 1))
+    assert now == pytest.approx(base * risen * (1 + math.cos(math.pi * 2 / 3)) / 2)
+    warned = "warms up for 26 steps, and training has 24" in capsys.readouterr().out
+    assert warned == (warm_up == 26)
 
 
 @pytest.mark.slow
