@@ -125,8 +125,8 @@ def main(argv=None):
     if not has_module(python, "mmcv"):
         check_compiler()
         say(
-            "mmcv: its operators are compiled from source the first time, which takes about a "
-            "quarter of an hour on two cores and prints nothing; later installations reuse the result"
+            "mmcv: its operators are compiled from source the first time, which takes a quarter of "
+            "an hour on two cores and prints nothing; later installations reuse the result"
         )
         jobs = str(os.cpu_count() or 2)
         flags = os.environ.get("CFLAGS", "-g0 -O1")
