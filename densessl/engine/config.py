@@ -121,8 +121,9 @@ def apply_options(cfg: Config, options: dict[str, Any]) -> None:
         try:
             parent = cfg
             for part in path:
-                parent = parent[int(part)] if isinstance(parent, list) else parent.get(part, {})
+                parent = _item(parent, part) if isinstance(parent, list) else parent.get(part, {})
             if isinstance(parent, list):  # mmengine merges here, which fails on plain items
+                _item(parent, last)
                 parent[int(last)] = value
             else:
                 cfg.merge_from_dict({key: value})
@@ -131,6 +132,12 @@ def apply_options(cfg: Config, options: dict[str, Any]) -> None:
                 f"--cfg-options {key}={value!r} does not fit the config: {error}",
                 "look at the config's structure; items of lists are numbered, e.g. views.0.size",
             ) from error
+
+
+def _item(items: list[Any], number: str) -> Any:
+    if not number.isdigit() or int(number) >= len(items):
+        raise IndexError(f"'{number}' is below a list numbered 0 to {len(items) - 1}")
+    return items[int(number)]
 
 
 def check_config(cfg: Config) -> None:

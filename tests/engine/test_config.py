@@ -22,7 +22,7 @@ MISSPELT = {
     "optim_wrapper.optimizer.weight_deacy": ("weight_deacy", "weight_decay"),
     "optim_wrapper.clip_grad.max_nrom": ("max_nrom", "max_norm"),
     "optim_wrapper.paramwise_cfg.norm_decay_mul": ("norm_decay_mul", "norm_decay_mult"),
-    "param_scheduler.eta_mni": ("eta_mni", "eta_min"),
+    "param_scheduler.1.eta_mni": ("eta_mni", "eta_min"),
     "env_cfg.cudnn_benchmrk": ("cudnn_benchmrk", "cudnn_benchmark"),
     "env_cfg.mp_cfg.mp_start_metod": ("mp_start_metod", "mp_start_method"),
     "auto_scale_lr.enabled": ("enabled", "enable"),
@@ -85,7 +85,7 @@ def test_a_misspelt_key_is_named_with_the_near_one(shipped, key):
         ("train_dataloader.dataset.type", "ImageFoldr", "ImageFolder"),
         ("train_dataloader.dataset.transform.type", "MultiVew", "MultiView"),
         ("optim_wrapper.optimizer.type", "Adamw", "AdamW"),
-        ("param_scheduler.type", "CosineAnealingLR", "CosineAnnealingLR"),
+        ("param_scheduler.1.type", "CosineAnealingLR", "CosineAnnealingLR"),
         ("train_cfg.type", "PretrainLop", "PretrainLoop"),
     ],
 )
@@ -159,6 +159,7 @@ def test_a_broken_file_is_reported_with_its_path(tmp_path, text):
         "model.temperature.deeper",
         "train_dataloader.dataset.transform.views.7",
         "train_dataloader.dataset.transform.views.first",
+        "param_scheduler.eta_min",
         "train_dataloader.dataset.transform.views.0.size",
     ],
 )

@@ -213,10 +213,6 @@ BAD = {
         "fixed classes",
     ),
     "fraction": (["fcn_small", "--init", "random", "--label-fraction", "10"], "not in (0, 1]"),
-    "iterations": (
-        ["fcn_small", "--init", "random", "--data", ".", "--iterations", "0"],
-        "too few",
-    ),
 }
 
 
