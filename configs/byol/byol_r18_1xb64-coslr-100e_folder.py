@@ -1,4 +1,4 @@
-_base_ = "../_base_/small_folder.py"
+_base_ = "../_base_/small_folder_warmup.py"
 
 # A short training has few steps: the teacher follows faster.
 model = dict(
