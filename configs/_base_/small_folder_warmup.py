@@ -1,5 +1,5 @@
-# The small recipe of methods whose queries follow a slow teacher's keys: at the shared rate, or at
-# any from the first step on, all embeddings run after the teacher's drift, and collapse or nearly so.
+# The small recipe of methods that follow a slow teacher without in-batch negatives: at the shared
+# rate, or at 0.001 from the first step on, embeddings run after its drift, and nearly collapse.
 _base_ = "./small_folder.py"
 
 optim_wrapper = dict(optimizer=dict(lr=0.001))
