@@ -29,9 +29,9 @@ def test_groups_with_fix_lr_keep_their_rate_and_the_others_follow_the_cosine():
     [
         "barlowtwins/barlowtwins_r50_8xb256-coslr-1000e_in1k.py",
         "byol/byol_r50_16xb256-coslr-1000e_in1k.py",
-        "byol/byol_r18_1xb64-coslr-100e_folder.py",
         "mocov3/mocov3_vit-small_16xb256-coslr-300e_in1k.py",
         "pixpro/pixpro_r50_8xb128-coslr-100e_in1k.py",
+        "simclr/simclr_r18_1xb64-coslr-100e_folder.py",
         "simsiam/simsiam_r50_8xb32-coslr-100e_in1k.py",
     ],
 )
