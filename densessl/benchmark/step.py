@@ -15,6 +15,7 @@ from densessl.benchmark.setup import (
     images_per_step,
     synthetic_batch,
 )
+from densessl.memory import keep_freed_memory
 from densessl.structures import ViewBatch
 
 
@@ -31,9 +32,13 @@ def floor_step(backbone: nn.Module, batches: list[ViewBatch], dtype: torch.dtype
 
 
 class TrainingStep:
-    """``Method.train_step`` of ``cfg`` on views that are on the device, float and channels-last."""
+    """``Method.train_step`` of ``cfg`` on views that are on the device, float and channels-last.
+
+    As in ``pretrain``, the process keeps freed memory from here on.
+    """
 
     def __init__(self, cfg: Config, device: torch.device):
+        keep_freed_memory()
         self.method = build_method(cfg, device)
         self.wrapper = build_optimizer(cfg, self.method)
         self.augment = self.method.data_preprocessor

@@ -19,6 +19,7 @@ from densessl.engine.hooks import Stopped, method_of
 from densessl.engine.runner import PretrainRunner
 from densessl.engine.schedule import check_schedules
 from densessl.errors import UserError
+from densessl.memory import keep_freed_memory
 from densessl.registry import DATASETS, MODELS
 
 # What each launcher leaves in the environment of the processes it starts, and its program.
@@ -100,6 +101,7 @@ def run(cfg: Config, resume: bool | str) -> Path:
     set_runtime_defaults(cfg)
     check_schedules(cfg)
     install_safe_loader()
+    keep_freed_memory()
     _set_resume(cfg, resume)
     try:
         dataset = DATASETS.build(cfg.train_dataloader.dataset)

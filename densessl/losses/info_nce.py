@@ -13,7 +13,7 @@ from densessl.precision import full_precision
 
 # Rows x negatives of a block of logits: 4 MB that stay in the cache of a CPU, by measurement; on an
 # accelerator 64 MB, enough work for each kernel to hide the launch of the next.
-CPU_BLOCK, ACCELERATOR_BLOCK = (512, 2048), (4096, 4096)
+CPU_BLOCK, ACCELERATOR_BLOCK = (2048, 512), (4096, 4096)
 
 
 def _stream(query: Tensor, negatives: Tensor, scale: float, with_mean: bool):
