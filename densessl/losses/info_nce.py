@@ -5,53 +5,69 @@ log-sum-exp, the running softmax-weighted mean of the negatives *is* the query's
 does not depend on the length of the queue, and nothing is computed twice.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from densessl.precision import full_precision
 
-# Rows x negatives of a block of logits: 4 MB that stay in the cache of a CPU, by measurement; on an
-# accelerator 64 MB, enough work for each kernel to hide the launch of the next.
-CPU_BLOCK, ACCELERATOR_BLOCK = (2048, 512), (4096, 4096)
+# Rows x negatives of a block of logits: 64 MB, enough work for each kernel to hide the launch of the
+# next.
+BLOCK = (4096, 4096)
 
 
-def _stream(query: Tensor, negatives: Tensor, scale: float, with_mean: bool):
+def _stream(query: Tensor, negatives: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Log-sum-exp over the negatives for each row, and the softmax-weighted mean of the negatives.
 
     Returns:
-        (N,) ``log sum_k exp(scale * q.n_k)`` and (N, C) ``sum_k softmax_k n_k`` (or None).
+        (N,) ``log sum_k exp(scale * q.n_k)`` and (N, C) ``sum_k softmax_k n_k``.
     """
-    most_rows, most_negatives = CPU_BLOCK if query.device.type == "cpu" else ACCELERATOR_BLOCK
-    log_sum = query.new_empty(len(query))
-    mean = torch.zeros_like(query) if with_mean else None
-    block = query.new_empty(min(most_rows, len(query)) * min(most_negatives, len(negatives)))
-    for start in range(0, len(query), most_rows):
-        part = slice(start, start + most_rows)
+    log_sum, mean = query.new_empty(len(query)), torch.zeros_like(query)
+    block = query.new_empty(min(BLOCK[0], len(query)) * min(BLOCK[1], len(negatives)))
+    for start in range(0, len(query), BLOCK[0]):
+        part = slice(start, start + BLOCK[0])
         scaled = query[part] * scale
         high = scaled.new_full((len(scaled), 1), -torch.inf)
         total = scaled.new_zeros(len(scaled), 1)
-        for chunk in negatives.split(most_negatives):
+        for chunk in negatives.split(BLOCK[1]):
             logits = block[: len(scaled) * len(chunk)].view(len(scaled), len(chunk))
             torch.mm(scaled, chunk.T, out=logits)
             new_high = torch.maximum(high, logits.amax(1, keepdim=True))
             weights = logits.sub_(new_high).exp_()
             shrink = (high - new_high).exp_()
             total.mul_(shrink).add_(weights.sum(1, keepdim=True))
-            if with_mean:
-                mean[part].mul_(shrink).addmm_(weights, chunk)
+            mean[part].mul_(shrink).addmm_(weights, chunk)
             high = new_high
         log_sum[part] = (high + total.log()).squeeze(1)
-        if with_mean:
-            mean[part] /= total
+        mean[part] /= total
     return log_sum, mean
+
+
+def _attend(query: Tensor, negatives: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """What ``_stream`` returns, on a CPU: it is attention with the negatives as keys and values.
+
+    PyTorch's kernel works on 256 queries at a time, one thread each: the negatives are dealt to
+    "heads" until all threads have about the same to do.
+    """
+    slices, heads = math.ceil(len(query) / 256), 1
+    while slices * heads < 4 * torch.get_num_threads() and len(negatives) % (2 * heads) == 0:
+        heads *= 2
+    keys = negatives.reshape(1, heads, -1, negatives.shape[1])
+    means, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query.expand(1, heads, -1, -1), keys, keys, scale=scale
+    )  # (1, heads, N, C), (1, heads, N)
+    share = log_sums.softmax(1).unsqueeze(3)
+    return log_sums.logsumexp(1).squeeze(0), (share * means).sum(1).squeeze(0)
 
 
 class _InfoNCE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, positive, negatives, temperature):
         scale = 1.0 / temperature
-        log_negatives, mean = _stream(query, negatives, scale, ctx.needs_input_grad[0])
+        summarise = _attend if query.device.type == "cpu" else _stream
+        log_negatives, mean = summarise(query, negatives, scale)
         positive_logit = (query * positive).sum(1) * scale
         log_all = torch.logaddexp(positive_logit, log_negatives)
         p_positive = (positive_logit - log_all).exp().unsqueeze(1)

@@ -1,4 +1,5 @@
 import math
+import sys
 import time
 
 import pytest
@@ -22,9 +23,17 @@ def inputs(rows, queue, channels=16, dtype=torch.float64, seed=0):
     return draw(rows).requires_grad_(), draw(rows).requires_grad_(), draw(queue)
 
 
-@pytest.mark.parametrize("rows,queue", [(1, 1), (7, 5), (515, 2049), (33, 4999), (1030, 777)])
+@pytest.fixture(params=["_attend", "_stream"])
+def form(request, monkeypatch):
+    """The CPU's way and the accelerator's, this with blocks that do not divide the inputs."""
+    module = sys.modules[info_nce.__module__]
+    monkeypatch.setattr(module, "BLOCK", (512, 768))
+    monkeypatch.setattr(module, "_attend", getattr(module, request.param))
+
+
+@pytest.mark.parametrize("rows,queue", [(1, 1), (7, 5), (515, 2048), (33, 4999), (1030, 776)])
 @pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
-def test_value_and_gradient_equal_the_materialised_form(rows, queue, temperature):
+def test_value_and_gradient_equal_the_materialised_form(form, rows, queue, temperature):
     query, positive, negatives = inputs(rows, queue)
     expected = materialised(query, positive, negatives, temperature)
     expected_grads = torch.autograd.grad(expected, (query, positive))
@@ -35,17 +44,25 @@ def test_value_and_gradient_equal_the_materialised_form(rows, queue, temperature
         assert (grad - reference).abs().max() < 1e-10
 
 
-def test_vectors_need_not_be_normalised():
+def test_vectors_need_not_be_normalised(form):
     query, positive, negatives = inputs(9, 2500)
     query, positive, negatives = query * 40, positive * 40, negatives * 40
     expected = materialised(query, positive, negatives, 0.05)
     assert torch.isclose(info_nce(query, positive, negatives, 0.05), expected, rtol=1e-12)
 
 
-def test_identical_vectors_give_log_k_plus_one():
+def test_identical_vectors_give_log_k_plus_one(form):
     same = F.normalize(torch.ones(4, 8, dtype=torch.float64), dim=1)
     loss = info_nce(same, same, same[:1].expand(3000, -1))
     assert loss.item() == pytest.approx(math.log(3001), abs=1e-12)
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_what_is_no_number_is_not_hidden(form, broken):
+    args = inputs(9, 2500)
+    with torch.no_grad():
+        args[broken][3, 2] = torch.nan
+    assert info_nce(*args).isnan()
 
 
 def test_negatives_get_no_gradient_and_positive_alone_may_have_one():
