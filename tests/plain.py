@@ -13,13 +13,15 @@ def softmax_nll(logits, own):
     return -(weights[own] / sum(weights)).log()
 
 
-def nt_xent(z1, z2, temperature):
+def nt_xent(z1, z2, temperature, group=None):
     z = [unit(row) for row in [*z1, *z2]]
     n, terms = len(z1), []
+    group = 2 * list(range(n) if group is None else group)
     for i in range(2 * n):
-        others = [k for k in range(2 * n) if k != i]
+        twin = (i + n) % (2 * n)
+        others = [k for k in range(2 * n) if k == twin or group[k] != group[i]]
         logits = [z[i] @ z[k] / temperature for k in others]
-        terms.append(softmax_nll(logits, others.index((i + n) % (2 * n))))
+        terms.append(softmax_nll(logits, others.index(twin)))
     return sum(terms) / len(terms)
 
 
@@ -27,10 +29,12 @@ def negative_cosine(p, z):
     return -sum(unit(a) @ unit(b) for a, b in zip(p, z, strict=True)) / len(p)
 
 
-def batch_nce(query, keys, temperature, offset=0):
-    terms = [
-        softmax_nll([q @ k / temperature for k in keys], i + offset) for i, q in enumerate(query)
-    ]
+def batch_nce(query, keys, temperature, offset=0, group=None):
+    terms = []
+    group = range(len(keys)) if group is None else group
+    for i, q in enumerate(query, offset):
+        there = [k for k in range(len(keys)) if k == i or group[k] != group[i]]
+        terms.append(softmax_nll([q @ keys[k] / temperature for k in there], there.index(i)))
     return sum(terms) / len(terms)
 
 
@@ -70,12 +74,13 @@ def triplet(anchor, positive, negative, margin):
     ) / len(anchor)
 
 
-def batch_hard_triplet(z1, z2, margin):
+def batch_hard_triplet(z1, z2, margin, group=None):
     z = [unit(row) for row in [*z1, *z2]]
     n, terms = len(z1), []
+    group = 2 * list(range(n) if group is None else group)
     for i in range(2 * n):
         near = (z[i] - z[(i + n) % (2 * n)]).norm()
-        far = min((z[i] - z[k]).norm() for k in range(2 * n) if k % n != i % n)
+        far = min((z[i] - z[k]).norm() for k in range(2 * n) if group[k] != group[i])
         terms.append(torch.clamp(near - far + margin, min=0))
     return sum(terms) / len(terms)
 

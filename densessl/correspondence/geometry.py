@@ -24,6 +24,12 @@ def cell_centers(box: Tensor, flip: Tensor, grid: int) -> Tensor:
     ).flatten(1, 2)
 
 
+def distances(query_centers: Tensor, key_centers: Tensor) -> Tensor:
+    """(B, Q, 2), (B, K, 2) -> (B, Q, K), not by a matrix product: its rounding is of the order of
+    a pixel for large images."""
+    return torch.cdist(query_centers, key_centers, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def match_agreement(match: Tensor, query_centers: Tensor, key_centers: Tensor) -> Tensor:
     """Share of feature matches that the crop geometry confirms; a health figure of DenseCL.
 
@@ -38,7 +44,7 @@ def match_agreement(match: Tensor, query_centers: Tensor, key_centers: Tensor) -
     Returns:
         A scalar in [0, 1]; 0 when no cell of any pair overlaps.
     """
-    distance_BQK = torch.cdist(query_centers, key_centers)
+    distance_BQK = distances(query_centers, key_centers)
     grid = round(key_centers.shape[1] ** 0.5)
     cell = (key_centers[:, -1] - key_centers[:, 0]).abs() / max(grid - 1, 1)
     reach = cell.norm(dim=1)[:, None]

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from densessl.correspondence.geometry import distances
+
 
 def cell_diagonals(box: Tensor, grid: int) -> Tensor:
     """Diagonal of a cell of a ``grid`` x ``grid`` map over each crop, in source pixels.
@@ -30,7 +32,7 @@ def match_by_location(query_centers: Tensor, key_centers: Tensor) -> Tensor:
 
     Source: VICRegL (2210.01571), section 3.2.
     """
-    return _distances(query_centers, key_centers).argmin(dim=2)
+    return distances(query_centers, key_centers).argmin(dim=2)
 
 
 @torch.no_grad()
@@ -56,10 +58,4 @@ def match_by_distance(
     Source: PixPro (2011.10043), equation 1.
     """
     reach = threshold * torch.maximum(query_diagonals, key_diagonals)
-    return _distances(query_centers, key_centers) < reach[:, None, None]
-
-
-def _distances(query_centers: Tensor, key_centers: Tensor) -> Tensor:
-    """(B, Q, K), not by a matrix product: its rounding is of the order of a pixel for large
-    images."""
-    return torch.cdist(query_centers, key_centers, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances(query_centers, key_centers) < reach[:, None, None]

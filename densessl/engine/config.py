@@ -43,7 +43,6 @@ TOP_KEYS = {
     "compile",
     "custom_imports",
     "model_wrapper_cfg",
-    "activation_checkpointing",
 } - {"self", "cfg"}
 # What is taken out of a dict before its type is built; items of lists are not numbered here.
 BUILDER_KEYS = {

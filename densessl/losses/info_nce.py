@@ -13,8 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from densessl.precision import full_precision
 
-# Rows x negatives of a block of logits: 64 MB, enough work for each kernel to hide the launch of the
-# next.
+# Rows x negatives of a block of logits: 64 MB, so that each kernel hides the launch of the next.
 BLOCK = (4096, 4096)
 
 

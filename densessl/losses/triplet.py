@@ -29,13 +29,17 @@ def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 
 
 
 @full_precision
-def batch_hard_triplet(z1: Tensor, z2: Tensor, margin: float = 0.3) -> Tensor:
+def batch_hard_triplet(
+    z1: Tensor, z2: Tensor, margin: float = 0.3, group: Tensor | None = None
+) -> Tensor:
     """``triplet`` of all 2N views: the twin as positive, the nearest other view as negative.
 
     Args:
         z1: (N, C) embeddings of the first views, N > 1; L2-normalised here.
         z2: (N, C) embeddings of the second views.
         margin: See ``triplet``.
+        group: (N,) integers, at least two different ones: pairs of one group are no negatives of
+            each other. None: each pair is its own group.
 
     Returns:
         A scalar.
@@ -44,8 +48,9 @@ def batch_hard_triplet(z1: Tensor, z2: Tensor, margin: float = 0.3) -> Tensor:
     """
     z = l2_normalize(torch.cat([z1, z2]))
     with torch.no_grad():
-        same_image = torch.eye(len(z1), dtype=torch.bool, device=z.device).repeat(2, 2)
-        hardest = (z @ z.T).masked_fill(same_image, -torch.inf).argmax(1)
+        group = torch.arange(len(z1), device=z.device) if group is None else group
+        same = (group[:, None] == group).repeat(2, 2)
+        hardest = (z @ z.T).masked_fill(same, -torch.inf).argmax(1)
     return triplet(z, z.roll(len(z1), 0), z[hardest], margin)
 
 

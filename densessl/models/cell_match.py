@@ -3,6 +3,8 @@
 from abc import ABCMeta, abstractmethod
 from typing import NamedTuple
 
+import torch
+from mmengine.dist import get_rank
 from torch import Tensor
 
 from densessl.correspondence import (
@@ -41,6 +43,12 @@ class Pairs(NamedTuple):
     def rows(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, ...) maps of both views -> (B * P, C) each, in the order of images, then pairs."""
         return _rows(self.of_queries(queries)), _rows(gather_cells(keys, self.key))
+
+    def groups(self, key: "Cells") -> Tensor:
+        """(B * P,) which of the global batch's key cells each of ``rows`` has, as one number."""
+        images, cells = len(self.key), key.features.shape[-1] ** 2
+        image = torch.arange(images, device=self.key.device) + get_rank() * images
+        return (image[:, None] * cells + self.key).flatten()
 
     def of_queries(self, queries: Tensor) -> Tensor:
         """(B, C, ...) -> (B, C, P)."""

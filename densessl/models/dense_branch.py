@@ -55,7 +55,7 @@ class DenseBranch:
 
     def both_ways(
         self,
-        compare: Callable[[Tensor, Tensor], Tensor],
+        compare: Callable[[Tensor, Tensor, Tensor], Tensor],
         cells: Sequence[Cells],
         key_cells: Sequence[Cells],
         queries: Sequence[Tensor],
@@ -64,7 +64,7 @@ class DenseBranch:
         """Compares the cells of each view with their partners in the other one.
 
         Args:
-            compare: From (N, C) queries and their (N, C) keys to a loss.
+            compare: From (N, C) queries, their (N, C) keys and the (N,) cell of each key to a loss.
             cells: Of both views, to match.
             key_cells: Of both views, to match with; perhaps the teacher's.
             queries: (B, C, S, S) embeddings of both views.
@@ -73,10 +73,13 @@ class DenseBranch:
         Returns:
             The sum of the two losses, and the means of the figures about the pairs.
         """
-        forth, figures = self.match(cells[0], key_cells[1])
-        back, others = self.match(cells[1], key_cells[0])
-        loss = compare(*forth.rows(queries[0], keys[1])) + compare(*back.rows(queries[1], keys[0]))
-        return loss, {name: (figures[name] + others[name]) / 2 for name in figures}
+        loss, both = 0, []
+        for one, two in ((0, 1), (1, 0)):
+            pairs, figures = self.match(cells[one], key_cells[two])
+            rows = pairs.rows(queries[one], keys[two])
+            loss = loss + compare(*rows, pairs.groups(key_cells[two]))
+            both.append(figures)
+        return loss, {name: (both[0][name] + both[1][name]) / 2 for name in both[0]}
 
     def weigh(self, loss_global: Tensor, loss_dense: Tensor, step: int) -> dict[str, Tensor]:
         """``loss`` of both together at an optimizer step, and its parts for the log."""

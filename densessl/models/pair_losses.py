@@ -1,4 +1,8 @@
-"""Losses of two views' embeddings, for configs: any of them fits any ``TwoView`` method."""
+"""Losses of two views' embeddings, for configs: any of them fits any ``TwoView`` method.
+
+Rows of one ``group`` share a cell of the second view, so they are no negatives of each other; None
+is a group for each row.
+"""
 
 from torch import Tensor, nn
 
@@ -14,8 +18,8 @@ class NTXent(nn.Module):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
-        return nt_xent(z1, z2, self.temperature)
+    def forward(self, z1: Tensor, z2: Tensor, group: Tensor | None = None) -> Tensor:
+        return nt_xent(z1, z2, self.temperature, group)
 
 
 @MODELS.register_module()
@@ -26,7 +30,7 @@ class BarlowTwinsLoss(nn.Module):
         super().__init__()
         self.lambd = lambd
 
-    def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
+    def forward(self, z1: Tensor, z2: Tensor, group: Tensor | None = None) -> Tensor:
         return barlow_twins(z1, z2, self.lambd)
 
 
@@ -38,7 +42,7 @@ class VICRegLoss(nn.Module):
         super().__init__()
         self.weights = (sim_weight, var_weight, cov_weight)
 
-    def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
+    def forward(self, z1: Tensor, z2: Tensor, group: Tensor | None = None) -> Tensor:
         return vicreg(z1, z2, *self.weights)
 
 
@@ -50,5 +54,5 @@ class BatchHardTriplet(nn.Module):
         super().__init__()
         self.margin = margin
 
-    def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
-        return batch_hard_triplet(z1, z2, self.margin)
+    def forward(self, z1: Tensor, z2: Tensor, group: Tensor | None = None) -> Tensor:
+        return batch_hard_triplet(z1, z2, self.margin, group)

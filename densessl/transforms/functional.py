@@ -33,23 +33,6 @@ def hflip(images: Tensor, flip: Tensor) -> Tensor:
     return torch.where(_per_image(flip), images.flip(-1), images)
 
 
-def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiplies by ``factor`` (B,) >= 0 and clamps; 1 is neutral."""
-    return (images * _per_image(factor)).clamp_(0, 1)
-
-
-def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blends with the mean gray, ``factor * x + (1 - factor) * mean``, clamps; 1 is neutral."""
-    factor = _per_image(factor)
-    return _blend(images, factor, 1 - factor, torch.zeros_like(factor))
-
-
-def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Blends with the gray image, ``factor * x + (1 - factor) * gray``, clamps; 1 is neutral."""
-    factor = _per_image(factor)
-    return _blend(images, factor, torch.zeros_like(factor), 1 - factor)
-
-
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     """Turns the hue of HSV space by ``shift`` (B,) in [-0.5, 0.5] turns; 0 is neutral.
 

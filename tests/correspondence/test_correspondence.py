@@ -63,6 +63,16 @@ def test_match_of_a_shifted_map_is_the_shift():
     assert torch.equal(gather_cells(cells.roll(1, dims=3), match.view(1, 16)), cells.flatten(2))
 
 
+def test_agreement_is_exact_far_from_the_corner_of_a_large_image():
+    """A matrix product's distances are off by pixels here, and a small crop's cells are few."""
+    box = torch.tensor([[30000.0, 20000.0, 30060.0, 20060.0]])
+    centers = cell_centers(box, torch.tensor([False]), 7)
+    beside = torch.arange(49).view(7, 7).roll(1, 1)[:, 1:]  # one cell away
+    query = centers[:, torch.arange(49).view(7, 7)[:, 1:].flatten()]
+    assert match_agreement(beside.reshape(1, -1), query, centers) == 1
+    assert match_agreement(torch.zeros(1, 42, dtype=torch.long), query, centers) <= 2 / 42
+
+
 def test_agreement_is_one_for_the_geometric_match_and_low_for_a_wrong_one():
     box = torch.tensor([[0.0, 0, 70, 70]])
     shifted = torch.tensor([[10.0, 0, 80, 70]])

@@ -8,13 +8,14 @@ import torch
 from densessl import losses
 from tests import plain
 
+GROUP = torch.tensor([3, 0, 3, 1, 3, 0, 2])
 CASES = {
-    "nt_xent": [dict(temperature=0.1), dict(temperature=0.5)],
+    "nt_xent": [dict(temperature=0.1), dict(temperature=0.5), dict(temperature=0.5, group=GROUP)],
     "negative_cosine": [dict()],
-    "batch_nce": [dict(temperature=0.2), dict(temperature=1.0)],
+    "batch_nce": [dict(temperature=0.2), dict(temperature=1.0), dict(temperature=0.2, group=GROUP)],
     "barlow_twins": [dict(lambd=0.0051), dict(lambd=0.3)],
     "vicreg": [dict(), dict(sim_weight=1, var_weight=2, cov_weight=3)],
-    "batch_hard_triplet": [dict(margin=0.3), dict(margin=0.0)],
+    "batch_hard_triplet": [dict(margin=0.3), dict(margin=0.0), dict(margin=0.3, group=GROUP)],
 }
 
 
@@ -48,9 +49,10 @@ def test_autocast_does_not_lower_the_precision(name):
 
 def test_queries_may_be_a_part_of_the_batch():
     query, keys = pair()
-    parts = [losses.batch_nce(query[i : i + 1], keys, 0.2, offset=i) for i in range(7)]
-    whole = losses.batch_nce(query, keys, 0.2)
-    assert sum(parts).item() / 7 == pytest.approx(whole.item(), abs=1e-12)
+    for group in (None, GROUP):
+        parts = [losses.batch_nce(query[i : i + 1], keys, 0.2, i, group) for i in range(7)]
+        whole = losses.batch_nce(query, keys, 0.2, group=group)
+        assert sum(parts).item() / 7 == pytest.approx(whole.item(), abs=1e-12)
 
 
 def test_closed_forms():

@@ -53,14 +53,13 @@ def pairs_of(match, maps, records, b):
 
 
 def rows(match, maps, records, queries, keys):
-    """The embeddings of all pairs of all images, one row a pair."""
+    """The embeddings of all pairs of all images, one row a pair, and image and cell of each key."""
     pairs = [(b, *pair) for b in range(4) for pair in pairs_of(match, maps, records, b)]
+    key_cells = [(b, j) for b, _, j in pairs]
     return (
-        torch.stack([x[b].flatten(1)[:, place] for b, place in places_of])
-        for x, places_of in (
-            (queries, [(b, i) for b, i, _ in pairs]),
-            (keys, [(b, j) for b, _, j in pairs]),
-        )
+        torch.stack([queries[b].flatten(1)[:, i] for b, i, _ in pairs]),
+        torch.stack([keys[b].flatten(1)[:, j] for b, j in key_cells]),
+        key_cells,
     )
 
 
@@ -73,8 +72,8 @@ def encoded(network, batch):
 @pytest.mark.parametrize(
     "kind,compare",
     [
-        (BarlowTwins, lambda a, b: plain.barlow_twins(a, b, 0.0051)),
-        (VICReg, plain.vicreg),
+        (BarlowTwins, lambda a, b, *_: plain.barlow_twins(a, b, 0.0051)),
+        (VICReg, lambda a, b, *_: plain.vicreg(a, b)),
     ],
 )
 def test_two_view_methods_equal_their_definition(kind, compare, match):
@@ -86,23 +85,35 @@ def test_two_view_methods_equal_their_definition(kind, compare, match):
     checks.assert_same(method, batch, 0.7 * compare(*z) + 0.3 * (forth + back) / 2)
 
 
-def test_simclr_sends_the_cells_of_both_views_through_the_head_as_one_batch():
-    method, batch = make(SimCLR, BEST), small()
+@pytest.mark.parametrize(
+    "loss,compare",
+    [
+        (dict(type="NTXent"), lambda a, b, cell=None: plain.nt_xent(a, b, 0.1, cell)),
+        (
+            dict(type="BatchHardTriplet"),
+            lambda a, b, c=None: plain.batch_hard_triplet(a, b, 0.3, c),
+        ),
+    ],
+)
+def test_simclr_sends_the_cells_of_both_views_through_the_head_as_one_batch(loss, compare):
+    method, batch = make(SimCLR, BEST, loss=loss), small()
     maps = method.backbone(torch.cat(batch.views))[0]
     z, cells = method.head(maps).chunk(2), method.dense_head(maps).chunk(2)
     maps = maps.chunk(2)
-    forth = plain.nt_xent(*rows(BEST, maps, batch.records, *cells), 0.1)
-    back = plain.nt_xent(*rows(BEST, maps[::-1], batch.records[::-1], *cells[::-1]), 0.1)
-    checks.assert_same(method, batch, 0.7 * plain.nt_xent(*z, 0.1) + 0.3 * (forth + back) / 2)
+    there = rows(BEST, maps, batch.records, *cells)
+    assert len({*there[2]}) < len(there[2]), "some cells are keys of several others"
+    back = rows(BEST, maps[::-1], batch.records[::-1], *cells[::-1])
+    expected = 0.7 * compare(*z) + 0.3 * (compare(*there) + compare(*back)) / 2
+    checks.assert_same(method, batch, expected)
 
 
-def byol_like(p, k):
+def byol_like(p, k, cell=None):
     return 2 + 2 * plain.negative_cosine(p, k)
 
 
-def mocov3_like(p, k):
+def mocov3_like(p, k, cell=None):
     p, k = ([plain.unit(row) for row in x] for x in (p, k))
-    return 2 * TAU * plain.batch_nce(p, k, TAU)
+    return 2 * TAU * plain.batch_nce(p, k, TAU, group=cell)
 
 
 @MATCHES
@@ -131,7 +142,8 @@ def test_moco_equals_its_definition(match):
         for net, view in zip((method, method.teacher), batch.views, strict=True)
     )
 
-    def nce(query, key, queue):
+    def nce(query, key, *rest):
+        queue = rest[-1]
         terms = []
         for q, k in zip(query, key, strict=True):
             q, k = plain.unit(q), plain.unit(k)

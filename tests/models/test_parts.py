@@ -2,16 +2,20 @@ import math
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from densessl.errors import UserError
 from densessl.models import (
+    BarlowTwins,
     DenseHead,
     FeatureQueue,
     GlobalHead,
     ResNet,
+    SimCLR,
     Teacher,
     TimmBackbone,
+    VICReg,
     build_backbone,
 )
 from densessl.models.health import health
@@ -204,6 +208,26 @@ def test_timm_backbones_give_maps(name, options, channels):
     sum(m.sum() for m in maps).backward()
     silent = [n for n, p in backbone.named_parameters() if p.requires_grad and p.grad is None]
     assert not silent, "parameters outside the forward break DistributedDataParallel"
+
+
+@pytest.mark.parametrize("stages", [(3, 2), (-1,), (2, 2), (4,), ()])
+def test_stages_are_named_in_order(stages):
+    for make in (lambda: ResNet(18, stages), lambda: TimmBackbone("resnet18", stages)):
+        with pytest.raises(UserError, match=r"model\.backbone\.out_indices is \("):
+            make()
+
+
+def test_a_method_trains_all_of_its_backbone():
+    head = dict(type="GlobalHead", out_channels=4)
+    with pytest.raises(UserError, match=r"out_indices is \(2,\).*stay random"):
+        SimCLR(ResNet(18, out_indices=(2,)), head)
+
+
+def test_own_parts_are_found_whatever_the_default_scope():
+    head = GlobalHead(512, (), 4)
+    with DefaultScope.overwrite_default_scope("mmengine"):
+        for method in (SimCLR, BarlowTwins, VICReg):
+            method(ResNet(18), head)
 
 
 def test_unknown_timm_model_is_refused_with_a_near_name():

@@ -8,7 +8,7 @@ import torch
 
 from densessl.engine.gradients import gradient_norms, layer_of
 from densessl.errors import UserError
-from densessl.models import MoCoV3, TimmBackbone
+from densessl.models import BYOL, MoCoV3, TimmBackbone
 from densessl.models.backbones.vit_start import sincos_positions
 from tests.models import checks
 from tests.models.tiny import build, views
@@ -68,6 +68,16 @@ def test_the_class_token_represents_the_image():
     features, projection = method.encode(method, one)
     assert torch.allclose(projection, method.head(token), atol=1e-12)
     assert torch.allclose(features, method.backbone(one)[-1], atol=1e-12)
+
+
+def test_a_last_norm_that_embeds_is_trained():
+    """ConvNeXt's lies in the head, without which maps are made."""
+    head = dict(type="GlobalHead", hidden_channels=(), out_channels=4)
+    names = "model.head.norm.weight", "model.head.norm.bias"
+    for kind, trained in ((MoCoV3, True), (BYOL, False)):
+        method = kind(TimmBackbone("convnext_atto"), head, head)
+        parameters = dict(method.backbone.named_parameters())
+        assert [parameters[name].requires_grad for name in names] == [trained] * 2
 
 
 def test_timms_own_small_vit_differs_though_every_tensor_fits():

@@ -42,10 +42,21 @@ def each(images: torch.Tensor, *parameters: torch.Tensor, function) -> torch.Ten
     return torch.stack([function(*args) for args in zip(images, *values, strict=True)])
 
 
+def jitter_alone(column: int):
+    """``color_jitter`` with one operation, the others neutral."""
+
+    def jitter(images: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        factors = torch.tensor([1.0, 1.0, 1.0, 0.0]).repeat(len(images), 1)
+        factors[:, column] = values
+        return D.color_jitter(images, factors, torch.arange(4).repeat(len(images), 1))
+
+    return jitter
+
+
 OPERATIONS = {
-    "brightness": (D.adjust_brightness, T.adjust_brightness, spread(0, 3), 1.0),
-    "contrast": (D.adjust_contrast, T.adjust_contrast, spread(0, 3), 1.0),
-    "saturation": (D.adjust_saturation, T.adjust_saturation, spread(0, 3), 1.0),
+    "brightness": (jitter_alone(D.BRIGHTNESS), T.adjust_brightness, spread(0, 3), 1.0),
+    "contrast": (jitter_alone(D.CONTRAST), T.adjust_contrast, spread(0, 3), 1.0),
+    "saturation": (jitter_alone(D.SATURATION), T.adjust_saturation, spread(0, 3), 1.0),
     "hue": (D.adjust_hue, T.adjust_hue, spread(-0.5, 0.5), 0.0),
     "solarize": (D.solarize, T.solarize, spread(0, 1), 2.0),
 }

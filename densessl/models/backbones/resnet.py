@@ -9,6 +9,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from densessl.errors import UserError
 from densessl.models.backbones.recompute import recomputed
+from densessl.models.backbones.stages import checked_stages
 from densessl.registry import MODELS
 
 LAYOUTS = {
@@ -52,11 +53,7 @@ class ResNet(torchvision.models.ResNet):
                 f"There is no ResNet of depth {depth}.",
                 f"use one of: {', '.join(map(str, LAYOUTS))}",
             )
-        if not {*out_indices} <= {0, 1, 2, 3}:
-            raise UserError(
-                f"model.backbone.out_indices is {tuple(out_indices)}.",
-                "use some of 0, 1, 2, 3 for C2..C5",
-            )
+        stages = checked_stages(out_indices)
         if norm not in NORMS:
             raise UserError(
                 f"model.backbone.norm is '{norm}'.",
@@ -72,7 +69,7 @@ class ResNet(torchvision.models.ResNet):
         )
         del self.fc, self.avgpool
         self.with_cp = with_cp
-        self.out_indices = tuple(out_indices)
+        self.out_indices = stages
         self.out_channels = tuple(64 * 2**i * block.expansion for i in self.out_indices)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ import timm
 from torch import Tensor, nn
 
 from densessl.errors import UserError
+from densessl.models.backbones.stages import checked_stages
 from densessl.registry import MODELS
 from densessl.suggest import did_you_mean
 
@@ -24,7 +25,7 @@ class TimmBackbone(nn.Module):
 
     Raises:
         UserError: If timm has no such model, or it gives no maps, or ``img_size`` does not fit its
-            patch; in the forward pass, if the views do not fit the model.
+            patch, or for another stage; in the forward pass, if the views do not fit the model.
     """
 
     def __init__(self, name: str, out_indices: Sequence[int] = (3,), **options):
@@ -54,13 +55,12 @@ class TimmBackbone(nn.Module):
                 "set model.backbone.img_size to a multiple of the patch, and "
                 "train_dataloader.dataset.transform.size to the same",
             )
-        # What only a classifier would use gets no gradient, which DistributedDataParallel minds.
-        if isinstance(getattr(self.model, "head", None), nn.Module):
-            self.model.head.requires_grad_(False)
+        # Maps do without it, and DistributedDataParallel minds parameters without a gradient.
+        self.train_head(False)
         stages = self.model.feature_info
         stages = [stages[i] for i in range(len(stages))]
         first = len(stages) - 4
-        self.out_indices = tuple(out_indices)
+        self.out_indices = checked_stages(out_indices)
         self.stages = [first + i for i in self.out_indices]
         self.out_channels = tuple(stages[stage]["num_chs"] for stage in self.stages)
 
@@ -92,6 +92,12 @@ class TimmBackbone(nn.Module):
             (B, C, h, w), and (B, C): a ViT's class token, other models' pooled map.
         """
         return self(x, embed=True)
+
+    def train_head(self, on: bool = True) -> None:
+        """Whether what lies between the last map and ``embed``'s vectors is trained, such as a
+        ConvNeXt's last norm."""
+        if isinstance(getattr(self.model, "head", None), nn.Module):
+            self.model.head.requires_grad_(on)
 
     @contextmanager
     def _size_explained(self, x: Tensor) -> Iterator[None]:

@@ -90,8 +90,8 @@ class ProjectionHead(nn.Module):
 class GlobalHead(ProjectionHead):
     """Global average pool, then fully connected layers with ReLU between them.
 
-    Takes vectors too, so a predictor is one of these on a projection. Without BatchNorm, layers
-    start Kaiming-normal (fan in) with biases at zero; with it they start as PyTorch's do.
+    Takes vectors too, so a predictor is one of these on a projection. Layers start Kaiming-normal
+    (fan in) with biases at zero; with ``norm`` they start as PyTorch's do.
     Arguments are those of ``ProjectionHead``.
     """
 

@@ -74,13 +74,18 @@ class FeatureQueue(nn.Module):
         """The key of highest product with each of (N, dim) queries: (N, dim), without gradient."""
         return _nearest(queries, self.features)
 
-    def warnings(self, num_images: int) -> list[str]:
-        """What to say when the queue is long for ``num_images``."""
+    def warnings(self, num_images: int, harm: str = "a false negative") -> list[str]:
+        """What to say when the queue is long for ``num_images``.
+
+        Args:
+            num_images: Images of the data set.
+            harm: What an image's own old key is to it.
+        """
         size = len(self.features)
         if size <= num_images / 2:
             return []
         return [
             f"the queue of {size} keys is long for {num_images} images: "
-            f"{min(1, size / num_images):.0%} of them meet an old key of their own among the "
-            "negatives. Leave model.queue_size at None to size it from the data"
+            f"{min(1, size / num_images):.0%} of them meet an old key of their own in it, {harm}. "
+            "Leave model.queue_size at None to size it from the data"
         ]

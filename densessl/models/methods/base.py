@@ -12,6 +12,8 @@ from densessl.errors import UserError
 from densessl.registry import MODELS
 from densessl.structures import ViewBatch
 
+LAST_STAGE = 3  # C5
+
 
 class Method(BaseModel, metaclass=ABCMeta):
     """Base of all methods.
@@ -23,6 +25,9 @@ class Method(BaseModel, metaclass=ABCMeta):
     Args:
         backbone: Config or module; returns a tuple of maps, the last one is used.
         data_preprocessor: Config; by default ImageNet's mean and standard deviation.
+
+    Raises:
+        UserError: If the backbone does not give its last stage.
 
     Attributes:
         sync_bn: Whether BatchNorm statistics are the global batch's, in student and teacher. On
@@ -36,6 +41,12 @@ class Method(BaseModel, metaclass=ABCMeta):
     def __init__(self, backbone: dict | nn.Module, data_preprocessor: dict | None = None):
         super().__init__(data_preprocessor or dict(type="ViewPreprocessor", _scope_="densessl"))
         self.backbone = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
+        stages = getattr(self.backbone, "out_indices", (LAST_STAGE,))
+        if LAST_STAGE not in stages:
+            raise UserError(
+                f"model.backbone.out_indices is {stages}: the stages after them would stay random.",
+                f"add {LAST_STAGE}, for C5",
+            )
         self.step, self.total_steps = 0, 0
 
     def build_head(self, head: dict | nn.Module, in_channels: int | None = None) -> nn.Module:
@@ -65,6 +76,11 @@ class Method(BaseModel, metaclass=ABCMeta):
         """Share of the optimizer steps before the latest one; 0 while the length is unknown."""
         return min((self.step - 1) / self.total_steps, 1.0) if self.total_steps else 0.0
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it lies on a CPU, where BatchNorm knows the batch of its own process only."""
+        return next(self.parameters()).device.type == "cpu"
+
     @classmethod
     def resolve(cls, config: dict, num_images: int) -> dict:
         """``config`` with what depends on the size of the data filled in."""
@@ -72,8 +88,7 @@ class Method(BaseModel, metaclass=ABCMeta):
 
     def warnings(self, num_images: int) -> list[str]:
         """What the user should hear about this method on ``num_images`` before it starts."""
-        on_cpu = next(self.parameters()).device.type == "cpu"
-        if self.sync_bn and on_cpu and get_world_size() > 1:
+        if self.sync_bn and self.on_cpu and get_world_size() > 1:
             return [
                 "BatchNorm sees the batch of its own process only: PyTorch's SyncBatchNorm "
                 "needs GPUs"
@@ -108,7 +123,8 @@ class Method(BaseModel, metaclass=ABCMeta):
                 f"train_dataloader.dataset.transform.views makes {len(batch.views)}.",
                 "list what the configs of this method list there",
             )
-        images = len(batch.index) * get_world_size()
+        ranks = 1 if self.sync_bn and self.on_cpu else get_world_size()
+        images = len(batch.index) * ranks
         if images < self.smallest_batch:
             raise UserError(
                 f"{type(self).__name__} compares the images of a batch with each other; this batch "

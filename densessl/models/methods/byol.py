@@ -89,9 +89,9 @@ class BYOL(Method):
         )
         return {**self.dense.weigh(loss_global, loss_dense, self.step), **figures}
 
-    def compare(self, p: Tensor, z: Tensor) -> Tensor:
+    def compare(self, p: Tensor, z: Tensor, group: Tensor | None = None) -> Tensor:
         """The loss of (N, C) predictions against the teacher's (N, C) projections of the other
-        views: of images, or of cells."""
+        views: of images, or of cells, of which (N,) ``group`` says which are one and the same."""
         return 2 + 2 * negative_cosine(p, z)
 
     def after_optimizer_step(self) -> None:

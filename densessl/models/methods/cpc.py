@@ -61,6 +61,7 @@ class CPC(Method):
             )
         if directions not in (1, 2, 3, 4):
             raise UserError(f"model.directions is {directions}.", "use 1 (v1) to 4 (v2)")
+        offsets = tuple(sorted(offsets))
         channels = self.backbone.out_channels[-1]
         self.predictors = nn.ModuleList(
             RowPredictor(self.build_head(context), channels, offsets, dim)

@@ -40,6 +40,8 @@ class MoCoV3(BYOL):
         **byol,
     ):
         backbone = build_backbone(backbone) if isinstance(backbone, dict) else backbone
+        if isinstance(backbone, TimmBackbone):
+            backbone.train_head()
         if frozen_patches:
             start_vit(getattr(backbone, "model", backbone))
         super().__init__(backbone, head, predictor, momentum, **byol)
@@ -51,8 +53,9 @@ class MoCoV3(BYOL):
             return features, network.head(pooled)
         return super().encode(network, view)
 
-    def compare(self, p: Tensor, z: Tensor) -> Tensor:
+    def compare(self, p: Tensor, z: Tensor, group: Tensor | None = None) -> Tensor:
         """``ctr``: (N, C) predictions against the teacher's keys of the global batch."""
         keys, offset = gather(l2_normalize(z)), get_rank() * len(z)
-        contrast = batch_nce(l2_normalize(p), keys, self.temperature, offset)
+        group = None if group is None else gather(group)
+        contrast = batch_nce(l2_normalize(p), keys, self.temperature, offset, group)
         return 2 * self.temperature * contrast

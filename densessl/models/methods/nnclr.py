@@ -54,7 +54,9 @@ class NNCLR(Method):
         return fill_queue_size(config, num_images, MAX_QUEUE)
 
     def warnings(self, num_images: int) -> list[str]:
-        return super().warnings(num_images) + self.queue.warnings(num_images)
+        return super().warnings(num_images) + self.queue.warnings(
+            num_images, "a neighbour that shows them nothing new"
+        )
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
         z1, z2 = (self.head(self.backbone(view)[-1]) for view in self.two_views(batch))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from densessl.models.dense_branch import DenseBranch, attach_dense
-from densessl.models.distributed import gather_with_grad
+from densessl.models.distributed import gather, gather_with_grad
 from densessl.models.health import health
 from densessl.models.methods.base import Method
 from densessl.registry import MODELS
@@ -20,8 +20,8 @@ class TwoView(Method):
     Args:
         backbone: Config or module.
         head: Config or module of the projection.
-        loss: Config or module of what compares (N, C) with (N, C) embeddings; None is the
-            method's own.
+        loss: Config or module of what compares (N, C) with (N, C) embeddings, see
+            ``pair_losses.py``; None is the method's own.
         dense: Config of a ``DenseBranch``; None leaves it out. Its pairs of cells, of all images
             of the global batch, are then the rows that ``loss`` compares.
     """
@@ -40,7 +40,7 @@ class TwoView(Method):
     ):
         super().__init__(backbone, data_preprocessor)
         self.head = self.build_head(head)
-        loss = loss or self.own_loss
+        loss = loss or dict(self.own_loss, _scope_="densessl")
         self.criterion = MODELS.build(loss) if isinstance(loss, dict) else loss
         attach_dense(self, dense)
 
@@ -58,10 +58,11 @@ class TwoView(Method):
         """What ``part`` of the network makes of the two views, or of what they have become."""
         return part(one), part(two)
 
-    def compare(self, z1: Tensor, z2: Tensor) -> Tensor:
+    def compare(self, z1: Tensor, z2: Tensor, group: Tensor | None = None) -> Tensor:
         """The loss of this process's (N, C) embeddings, of images or of cells, among those of
-        all processes."""
-        return self.criterion(gather_with_grad(z1), gather_with_grad(z2))
+        all processes; (N,) ``group`` says which rows share a cell of the second view."""
+        group = None if group is None else gather(group)
+        return self.criterion(gather_with_grad(z1), gather_with_grad(z2), group)
 
     def with_cells(
         self,
