@@ -37,7 +37,7 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
     """
 
     def __init__(self, root: str, transform: dict | Callable, max_broken: float = 0.05):
-        self.root = str(root)
+        self.root = str(Path(root).expanduser())
         self.max_broken = max_broken
         self.transform = TRANSFORMS.build(transform) if isinstance(transform, dict) else transform
         self.files = self.list_files()

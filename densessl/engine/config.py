@@ -23,7 +23,7 @@ from densessl.suggest import did_you_mean
 
 # What mmengine reads inside dicts that have no `type`.
 UNTYPED_KEYS = {
-    "train_dataloader": {*inspect.signature(DataLoader).parameters, "num_batch_per_epoch"},
+    "train_dataloader": {*inspect.signature(DataLoader).parameters},
     "log_processor": {*inspect.signature(LogProcessor).parameters},
     "auto_scale_lr": {"base_batch_size", "enable"},
     "randomness": {"seed", "deterministic"},

@@ -82,7 +82,8 @@ class ThroughputHook(Hook):
 class FiniteLossHook(Hook):
     """Stops a training whose loss is no longer a number, instead of wasting the night.
 
-    Checked before every checkpoint too, so that the last one is always from before.
+    Before every checkpoint the weights are looked at too, so that the last one is always from
+    before: a loss judges the weights before its own step.
 
     Args:
         interval: Optimizer steps between checks; each one waits for the device.
@@ -99,18 +100,31 @@ class FiniteLossHook(Hook):
         if self.every_n_train_iters(runner, self.interval):
             self.check(f"at step {runner.iter + 1}")
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_train_epoch(self, runner) -> None:
+        # Not left to the checkpoint: before that one is written, mmengine removes an old one.
+        self.before_save_checkpoint(runner)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict | None = None) -> None:
         self.check("before the checkpoint, which was not written")
+        norms = torch._foreach_norm([p.detach() for p in method_of(runner).parameters()])
+        if not torch.stack(norms).isfinite().all():
+            raise diverged(
+                "The weights are no numbers before the checkpoint, which was not written"
+            )
 
     def check(self, when: str) -> None:
         """Raises ``UserError`` unless the last loss is finite."""
         if not self.loss.isfinite():
-            raise UserError(
-                f"The loss is {self.loss.item()} {when}.",
-                "start again with a lower learning rate (--cfg-options "
-                "optim_wrapper.optimizer.lr=...), or go on from the last checkpoint, which is "
-                "from before, with --resume --precision fp32",
-            )
+            raise diverged(f"The loss is {self.loss.item()} {when}")
+
+
+def diverged(what: str) -> UserError:
+    """The error of a training that cannot go on from where it is."""
+    return UserError(
+        f"{what}.",
+        "start again with a lower learning rate (--cfg-options optim_wrapper.optimizer.lr=...), or "
+        "go on from the last checkpoint, which is from before, with --resume --precision fp32",
+    )
 
 
 @HOOKS.register_module()

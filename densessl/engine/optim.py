@@ -90,8 +90,7 @@ class TrainableParameters(DefaultOptimWrapperConstructor):
             groups.append(dict(params=list(model.parameters())))
         for group in groups:
             group["params"] = [p for p in group["params"] if p.requires_grad]
-        groups = [group for group in groups if group["params"]]
-        optimizer = self.build_optimizer(groups)
+        optimizer = self.build_optimizer(_joined(groups))
         wrapper = {"type": "PrecisionOptimWrapper", **self.optim_wrapper_cfg}
         return OPTIM_WRAPPERS.build(wrapper, default_args=dict(optimizer=optimizer))
 
@@ -106,6 +105,17 @@ class TrainableParameters(DefaultOptimWrapperConstructor):
         }:
             options.setdefault("fused", True)
         return OPTIMIZERS.build(options)
+
+
+def _joined(groups: list[dict]) -> list[dict]:
+    """The groups with the same options as one: mmengine makes one of each parameter, and an
+    optimizer's step is one operation a group."""
+    joined: dict[str, dict] = {}
+    for group in groups:
+        options = {name: value for name, value in group.items() if name != "params"}
+        same = joined.setdefault(repr(sorted(options.items())), {"params": [], **options})
+        same["params"] += group["params"]
+    return [group for group in joined.values() if group["params"]]
 
 
 @MODEL_WRAPPERS.register_module()

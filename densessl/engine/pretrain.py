@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier
+from mmengine.dist import barrier, broadcast_object_list
 from mmengine.registry import FUNCTIONS, DefaultScope
 from mmengine.runner import find_latest_checkpoint
 
@@ -99,6 +99,8 @@ def pretrain(
 def run(cfg: Config, resume: bool | str) -> Path:
     """Checks ``cfg`` against the data and the disk, then trains; see ``pretrain``."""
     set_runtime_defaults(cfg)
+    if cfg.get("randomness", {}).get("deterministic"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses without it
     check_schedules(cfg)
     install_safe_loader()
     keep_freed_memory()
@@ -121,8 +123,19 @@ def run(cfg: Config, resume: bool | str) -> Path:
         if advice is None:
             raise
         raise advice from error
-    barrier()  # the last checkpoint is rank 0's
-    return Path(find_latest_checkpoint(cfg.work_dir) or runner.save_now(runner.iter))
+    barrier()
+    last = [latest_checkpoint(cfg.work_dir)]
+    broadcast_object_list(last)  # it is rank 0's
+    return Path(last[0] or runner.save_now(runner.iter))
+
+
+def latest_checkpoint(work_dir: str) -> str | None:
+    """What a run wrote last to ``work_dir``: what it noted, or the newest file if that is lost."""
+    noted = find_latest_checkpoint(work_dir)
+    if noted and Path(noted).is_file():
+        return noted
+    files = sorted(Path(work_dir).glob("*_*.pth"), key=lambda path: path.stat().st_mtime)
+    return str(files[-1]) if files else None
 
 
 def check_launcher(launcher: str) -> None:
@@ -142,10 +155,23 @@ def check_launcher(launcher: str) -> None:
             f"--launcher {launcher} needs a GPU for each process.",
             "on CPUs use torchrun and --launcher pytorch",
         )
+    if launcher == "mpi":
+        os.environ.setdefault("LOCAL_RANK", os.environ[sign])  # mmengine looks for it
+        if "MASTER_ADDR" not in os.environ:
+            raise UserError(
+                "--launcher mpi needs the name of the first machine in MASTER_ADDR.",
+                "mpirun -x MASTER_ADDR=HOST ...",
+            )
+    gpus, local_rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
+    if torch.cuda.is_available() and local_rank >= gpus:
+        raise UserError(
+            f"{program} started more processes on this machine than the {gpus} GPUs it has.",
+            "start as many as there are GPUs",
+        )
 
 
 def _set_resume(cfg: Config, resume: bool | str) -> None:
-    latest = find_latest_checkpoint(make_folder(cfg.work_dir))
+    latest = latest_checkpoint(make_folder(cfg.work_dir))
     if not resume and cfg.get("resume"):
         resume = cfg.get("load_from") or True
     if not resume and latest:
@@ -157,5 +183,7 @@ def _set_resume(cfg: Config, resume: bool | str) -> None:
         if not Path(resume).is_file():
             raise UserError(f"There is no checkpoint {resume} to resume from.", "check the path")
         cfg.resume, cfg.load_from = True, str(resume)
-    elif resume:
-        cfg.resume, cfg.load_from = latest is not None, latest
+    elif latest:
+        cfg.resume, cfg.load_from = True, latest
+    else:
+        cfg.resume = False

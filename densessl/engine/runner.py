@@ -6,13 +6,19 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, is_distributed, is_main_process, master_only
+from mmengine.dist import (
+    all_gather_object,
+    barrier,
+    is_distributed,
+    is_main_process,
+    master_only,
+)
 from mmengine.logging import MessageHub
 from mmengine.optim import LinearLR
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from densessl.checkpoint import check_free_space, load_checkpoint
+from densessl.checkpoint import check_free_space, load_checkpoint, open_atomically
 from densessl.engine.compiling import compile_networks
 from densessl.engine.hooks import method_of
 from densessl.engine.loop import end_workers
@@ -20,6 +26,7 @@ from densessl.engine.message_hub import DeferredMessageHub
 from densessl.environment import CORE_PACKAGES, package_versions
 from densessl.errors import UserError
 from densessl.transfer.coverage import compare_state
+from densessl.transfer.export import load_source
 
 FORMAT = "densessl/1"
 OUR_HOOKS = dict(
@@ -153,6 +160,8 @@ class PretrainRunner(Runner):
         partial = Path(out_dir, f"{filename}.part")
         try:
             super().save_checkpoint(out_dir, partial.name, *args, meta=self.meta(**meta), **kwargs)
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
             os.replace(partial, Path(out_dir, filename))
         finally:
             partial.unlink(missing_ok=True)
@@ -164,7 +173,8 @@ class PretrainRunner(Runner):
             self.work_dir, path.name, meta=dict(epoch=self.epoch, iter=steps), by_epoch=False
         )
         if is_main_process():
-            Path(self.work_dir, "last_checkpoint").write_text(str(path))
+            with open_atomically(Path(self.work_dir, "last_checkpoint")) as file:
+                file.write(str(path).encode())
         barrier()  # torchrun ends all ranks when one does: not before it is written
         return str(path)
 
@@ -177,6 +187,43 @@ class PretrainRunner(Runner):
         kept = hook.get("max_keep_ckpts", -1)
         count = kept + 2 if kept > 0 else 3
         check_free_space(self.work_dir, count * (weights + 2 * moments), "the checkpoints")
+
+    def load_or_resume(self) -> None:
+        """As mmengine's, but all ranks do the same, and ``load_from`` alone is ``start_from``.
+
+        Raises:
+            UserError: If the ranks do not find the same in their work folders.
+        """
+        plans = all_gather_object((self._resume, self._load_from))
+        if len({*plans}) > 1:
+            raise UserError(
+                f"The processes do not find the same checkpoints in {self.work_dir}.",
+                "use a --work-dir that all machines share",
+            )
+        if self._load_from and not self._resume and not self._has_loaded:
+            self.start_from(self._load_from)
+            self._has_loaded = True
+        super().load_or_resume()
+
+    def start_from(self, filename: str) -> None:
+        """Gives the backbone, and its teacher's, the weights of any checkpoint that
+        ``tools/convert.py`` reads: ours, exported or another project's.
+
+        Raises:
+            UserError: If the file cannot be used, or does not hold exactly this backbone.
+        """
+        method, source = method_of(self), load_source(filename)
+        whole = source.under(method.backbone)
+        coverage = compare_state(method.backbone.state_dict(), whole)
+        if not coverage.complete:
+            raise UserError(
+                f"load_from={filename} does not fit model.backbone:\n{coverage.table()}",
+                "name a checkpoint of the same architecture",
+            )
+        method.backbone.load_state_dict(whole)
+        if hasattr(method, "teacher"):
+            method.teacher.restart(method)
+        self.logger.info(f"backbone from {filename} ({source.layout}): {coverage.summary()}")
 
     def resume(self, filename: str, **kwargs) -> None:
         """As mmengine's, inside an epoch too, after checking that the checkpoint fits this model.

@@ -28,6 +28,11 @@ class Teacher(nn.Module):
         for name, module in modules.items():
             self.add_module(name, deepcopy(module).requires_grad_(False))
 
+    def restart(self, student: nn.Module) -> None:
+        """Makes the copies equal to the student's modules again, statistics included."""
+        for name, copied in self.named_children():
+            copied.load_state_dict(getattr(student, name).state_dict())
+
     def momentum_at(self, progress: float) -> float:
         """The share kept when ``progress`` of the optimizer steps, 0..1, lie behind."""
         way = (1 + math.cos(math.pi * progress)) / 2

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from densessl.errors import UserError
-from densessl.models.backbones import build_backbone
+from densessl.models.backbones import TimmBackbone, build_backbone
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.importers import HEADS, recognise, take
 from densessl.transfer.targets import get_target
@@ -48,11 +48,14 @@ class SourceBackbone:
         Args:
             **changes: Entries of the architecture to set otherwise, e.g. ``out_indices``.
         """
-        architecture = {**self.architecture, **changes}
-        backbone = build_backbone(architecture)
-        prefix = _inner_prefix(architecture)
-        backbone.load_state_dict({prefix + key: value for key, value in self.state.items()})
+        backbone = build_backbone({**self.architecture, **changes})
+        backbone.load_state_dict(self.under(backbone))
         return backbone
+
+    def under(self, backbone: nn.Module) -> dict[str, Tensor]:
+        """The state with the names that it has in ``backbone``, one of ours."""
+        prefix = "model." if isinstance(backbone, TimmBackbone) else ""
+        return {prefix + key: value for key, value in self.state.items()}
 
     def as_one(self) -> "SourceBackbone":
         """The same backbone as one network, where it is several side by side.

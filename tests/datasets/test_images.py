@@ -217,3 +217,9 @@ def test_epochs_follow_each_other_without_end(folder, workers):
         expected += epoch_of(dataset, 0, epoch=epoch, batch=5)[:2]
     assert all(same(one, two) for one, two in zip(found, expected, strict=True))
     assert len(sampler) == 12
+
+
+def test_a_folder_may_lie_below_the_users_home(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    dataset = ImageFolder("~/photos", two_views())
+    assert len(dataset) == 12 and dataset.check() == []

@@ -9,6 +9,7 @@ import torch
 from densessl.datasets import ImageFolder
 from densessl.engine import StopHook, pretrain
 from densessl.errors import UserError
+from densessl.models import MoCo
 from densessl.models.heads import GlobalHead
 from densessl.models.methods.base import Method
 from tests.training import write_config, write_images
@@ -78,8 +79,8 @@ def poison(monkeypatch, from_step: int) -> None:
     """Makes every loss NaN from a step on."""
     original = Method.forward
 
-    def forward(self, batch, mode="loss"):
-        figures = original(self, batch, mode)
+    def forward(self, batch):
+        figures = original(self, batch)
         if self.step >= from_step:
             figures["loss"] = figures["loss"] * torch.nan
         return figures
@@ -106,6 +107,27 @@ def test_nan_weights_are_never_saved(tmp_path, images, monkeypatch):
             **{"default_hooks.finite_loss.interval": 100, "default_hooks.checkpoint.interval": 1},
         )
     assert not list((tmp_path / "run").glob("*.pth*"))
+
+
+def test_weights_that_a_step_has_broken_are_not_saved(tmp_path, images, monkeypatch):
+    """The epoch's last loss is a number, and the step after it breaks the weights."""
+    original = MoCo.after_optimizer_step
+
+    def step(self):
+        original(self)
+        if self.step == 16:
+            with torch.no_grad():
+                next(self.parameters()).fill_(torch.nan)
+
+    monkeypatch.setattr(MoCo, "after_optimizer_step", step)
+    config = write_config(tmp_path / "config.py", images)
+    keep_one = {
+        "default_hooks.checkpoint.interval": 1,
+        "default_hooks.checkpoint.max_keep_ckpts": 1,
+    }
+    with pytest.raises(UserError, match="The weights are no numbers before the checkpoint"):
+        pretrain(config, work_dir=tmp_path / "run", **keep_one)
+    assert [path.name for path in (tmp_path / "run").glob("*.pth*")] == ["epoch_1.pth"]
 
 
 @pytest.mark.parametrize("scale, warned", [(0.0, True), (1.0, False)])

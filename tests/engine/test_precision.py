@@ -53,6 +53,18 @@ def test_bf16_steps_stay_close_to_float32(method):
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
 
 
+def test_parameters_with_the_same_options_are_one_group():
+    """mmengine makes a group of each parameter where one of them has options of its own."""
+    model = build(MoCo, *HEADS["MoCo"](), queue_size=37)
+    one_slow = dict(custom_keys=dict(head=dict(lr_mult=0.1)))
+    config = dict(optimizer=dict(type="SGD", lr=1.0))
+    groups = optim.TrainableParameters(config, one_slow)(model).optimizer.param_groups
+    assert {group["lr"]: len(group["params"]) for group in groups} == {
+        1.0: len(list(model.backbone.parameters())),
+        0.1: len(list(model.head.parameters())),
+    }
+
+
 def test_a_clipped_step_clips_the_gradient_of_all_micro_batches():
     """Clipping happens once, on the sum."""
     model = build(MoCo, GlobalHead(12, (16,), 8), backbone=TinyBackbone(norm=False), queue_size=37)

@@ -1,10 +1,13 @@
 """A run that was stopped and resumed is the run that was never stopped, bit for bit."""
 
+import os
+
 import pytest
 import torch
 
 from densessl.checkpoint import load_checkpoint
 from densessl.engine import pretrain
+from densessl.engine.pretrain import latest_checkpoint
 from densessl.errors import UserError
 from tests.training import write_config
 
@@ -116,3 +119,16 @@ def test_an_exported_file_is_no_training(tmp_path, images):
     torch.save(dict(state_dict={"a": torch.zeros(1)}, meta=dict(format="other/1")), exported)
     with pytest.raises(UserError, match="no training to go on with"):
         pretrain(config, work_dir=tmp_path / "run", resume=str(exported))
+
+
+def test_a_note_that_was_lost_is_made_up_for_by_the_newest_file(tmp_path):
+    """The note is empty after a crash, or names a place that the folder was moved away from."""
+    assert latest_checkpoint(str(tmp_path)) is None
+    for age, name in ((20, "epoch_1.pth"), (10, "step_30.pth"), (0, "other.pth")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    for note in ("", str(tmp_path / "moved" / "epoch_2.pth")):
+        (tmp_path / "last_checkpoint").write_text(note)
+        assert latest_checkpoint(str(tmp_path)) == str(tmp_path / "step_30.pth")
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_1.pth"))
+    assert latest_checkpoint(str(tmp_path)) == str(tmp_path / "epoch_1.pth")

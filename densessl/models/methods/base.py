@@ -140,9 +140,9 @@ class Method(BaseModel, metaclass=ABCMeta):
             UserError: If training cannot go on from it.
         """
 
-    def forward(self, batch: ViewBatch, mode: str = "loss"):
-        """``mode`` "loss": see ``loss``; "tensor": the maps of the first view."""
-        return self.loss(batch) if mode == "loss" else self.backbone(batch.views[0])
+    def forward(self, batch: ViewBatch) -> dict[str, Tensor]:
+        """See ``loss``; what a wrapper of the method calls."""
+        return self.loss(batch)
 
     def train_step(self, data: ViewBatch, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """One optimizer step over all micro-batches of ``data``; the figures are their means."""
@@ -156,7 +156,7 @@ def train_step(
     logs = []
     for micro_batch in data.chunk(optim_wrapper.accumulative_counts):
         with optim_wrapper.optim_context(model):
-            losses = model(batch=method.augment(micro_batch), mode="loss")
+            losses = model(batch=method.augment(micro_batch))
         loss, log = method.parse_losses(losses)
         optim_wrapper.update_params(loss)
         logs.append(log)

@@ -1,0 +1,78 @@
+"""How a run begins: from the weights of another file, by a launcher."""
+
+import os
+from contextlib import nullcontext
+
+import pytest
+import torch
+import torchvision
+
+from densessl.checkpoint import load_checkpoint
+from densessl.engine import pretrain
+from densessl.engine.pretrain import check_launcher
+from densessl.engine.runner import PretrainRunner
+from densessl.errors import UserError
+from tests.training import write_config
+
+RESNET = 'model["backbone"] = dict(_delete_=True, type="ResNet", depth=18)'
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A torchvision checkpoint, classifier and all."""
+    torch.manual_seed(1)
+    file = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), file)
+    return file
+
+
+def test_student_and_teacher_begin_with_the_weights_of_the_file(
+    tmp_path, images, weights, monkeypatch
+):
+    config, begun = write_config(tmp_path / "c.py", images, extra=RESNET), {}
+    start_from = PretrainRunner.start_from
+
+    def watched(self, filename):
+        start_from(self, filename)
+        begun.update({name: value.clone() for name, value in self.model.state_dict().items()})
+
+    monkeypatch.setattr(PretrainRunner, "start_from", watched)
+    # --resume on a work folder without a run, as a script says it that may be started again.
+    options = {"train_cfg.max_steps": 1, "load_from": str(weights)}
+    pretrain(config, work_dir=tmp_path / "run", resume="auto", **options)
+    for name, value in load_checkpoint(weights).items():
+        if not name.startswith("fc."):
+            assert torch.equal(begun[f"backbone.{name}"], value)
+            assert torch.equal(begun[f"teacher.backbone.{name}"], value)
+    begun.clear()
+    pretrain(
+        config, work_dir=tmp_path / "run", resume="auto", **{**options, "train_cfg.max_steps": 2}
+    )
+    assert not begun, "a run that goes on does not start again"
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path, images, weights):
+    config = write_config(tmp_path / "c.py", images, extra=RESNET.replace("18", "34"))
+    with pytest.raises(UserError, match=r"does not fit model\.backbone:[^$]*layer1\.2\.conv1"):
+        pretrain(config, work_dir=tmp_path / "run", load_from=str(weights))
+    with pytest.raises(UserError, match="does not exist"):
+        pretrain(config, work_dir=tmp_path / "other", load_from=str(tmp_path / "none.pth"))
+
+
+@pytest.mark.parametrize(
+    "launcher, found, problem",
+    [
+        ("mpi", {"OMPI_COMM_WORLD_LOCAL_RANK": "0"}, "in MASTER_ADDR"),
+        ("mpi", {"OMPI_COMM_WORLD_LOCAL_RANK": "1", "MASTER_ADDR": "a"}, "than the 1 GPUs it has"),
+        ("pytorch", {"LOCAL_RANK": "1"}, "torchrun started more processes"),
+        ("pytorch", {"LOCAL_RANK": "0"}, None),
+    ],
+)
+def test_what_a_launcher_left_is_looked_at_first(monkeypatch, launcher, found, problem):
+    monkeypatch.setattr(os, "environ", found)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match=problem) if problem else nullcontext():
+        check_launcher(launcher)
+    if launcher == "mpi":
+        assert found["LOCAL_RANK"] == found["OMPI_COMM_WORLD_LOCAL_RANK"], "mmengine reads this one"
