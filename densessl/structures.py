@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -28,6 +29,19 @@ class ViewRecord(NamedTuple):
     solarize: Tensor  # (B,) float32, threshold in [0, 1]; 2 is no solarization
 
 
+# How many numbers of an image each field has, None for one without an axis, and of which type.
+RECORD_FIELDS = ViewRecord(
+    box=(4, torch.float32),
+    flip=(None, torch.bool),
+    source_size=(2, torch.float32),
+    jitter=(4, torch.float32),
+    jitter_order=(4, torch.int64),
+    gray=(None, torch.bool),
+    blur_sigma=(None, torch.float32),
+    solarize=(None, torch.float32),
+)
+
+
 class ViewBatch(NamedTuple):
     """A batch of V views of each of B images."""
 
@@ -42,14 +56,64 @@ class ViewBatch(NamedTuple):
         Raises:
             ValueError: If the batch does not divide.
         """
-        size, rest = divmod(len(self.index), count)
-        if rest:
-            raise ValueError(f"a batch of {len(self.index)} does not split into {count}")
-        return [_select(self, slice(i * size, (i + 1) * size)) for i in range(count)]
+        return _chunk(self, count)
+
+
+class PackedBatch(NamedTuple):
+    """A ``ViewBatch`` on its way from a worker to the device, in a handful of tensors.
+
+    Every tensor costs the training process a file descriptor, a copy into pinned memory and one to
+    the device: nine for each view are more work than all else that it does for a batch.
+    """
+
+    views: tuple[Tensor, ...]  # for each size of views (B, V', H, W, 3) uint8
+    places: tuple[tuple[int, ...], ...]  # which of the V views those V' are
+    numbers: Tensor  # (B, V, 18) float32, the fields of the records side by side
+    keys: Tensor  # (B, 2) int64, index and broken
+
+    @property
+    def index(self) -> Tensor:
+        """As ``ViewBatch.index``."""
+        return self.keys[:, 0]
+
+    @property
+    def broken(self) -> Tensor:
+        """As ``ViewBatch.broken``."""
+        return self.keys[:, 1]
+
+    def chunk(self, count: int) -> list["PackedBatch"]:
+        """As ``ViewBatch.chunk``."""
+        return _chunk(self, count)
+
+    def unpack(self) -> ViewBatch:
+        """The batch itself; its views and most of its records are views of these tensors."""
+        views = {}
+        for stack, places in zip(self.views, self.places, strict=True):
+            views |= zip(places, stack.unbind(1), strict=True)
+        columns = self.numbers.split([width or 1 for width, _ in RECORD_FIELDS], dim=2)
+        fields = [
+            (column.squeeze(2) if width is None else column).to(dtype).unbind(1)
+            for column, (width, dtype) in zip(columns, RECORD_FIELDS, strict=True)
+        ]
+        return ViewBatch(
+            views=tuple(views[place] for place in sorted(views)),
+            records=tuple(ViewRecord(*values) for values in zip(*fields, strict=True)),
+            index=self.index,
+            broken=self.broken,
+        )
+
+
+def _chunk(batch, count: int) -> list:
+    size, rest = divmod(len(batch.index), count)
+    if rest:
+        raise ValueError(f"a batch of {len(batch.index)} does not split into {count}")
+    return [_select(batch, slice(i * size, (i + 1) * size)) for i in range(count)]
 
 
 def _select(value, part: slice):
     if isinstance(value, Tensor):
         return value[part]
+    if isinstance(value, int):
+        return value
     members = [_select(member, part) for member in value]
     return type(value)(*members) if hasattr(value, "_fields") else tuple(members)

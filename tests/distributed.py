@@ -12,7 +12,7 @@ from densessl.datasets import collate_views
 from densessl.engine.optim import PretrainDDP
 from densessl.models import DenseCL, DenseHead, GlobalHead, Method, MoCo, ViewPreprocessor
 from densessl.models.distributed import BatchShuffle
-from densessl.structures import SampleKey, ViewBatch
+from densessl.structures import PackedBatch, SampleKey, ViewBatch
 from densessl.transforms import MultiView
 from tests.models.tiny import TinyBackbone, build, optimizer_for, views
 
@@ -61,7 +61,7 @@ def teacher_inputs(rank: int, size: int) -> torch.Tensor:
     return seen[0]
 
 
-def raw_views(side: int = 24) -> ViewBatch:
+def raw_views(side: int = 24) -> PackedBatch:
     """A batch as the loader gives it, each image with colours drawn for itself."""
     transform = MultiView(["moco_v2", "byol_2"], size=side)
     file = io.BytesIO()

@@ -87,7 +87,7 @@ def test_key_views_are_augmented_as_at_home_and_the_records_stay(ranks):
     parts = [rank["shuffled_bytes"] for rank in ranks]
     assert torch.equal(torch.cat([part.views[0] for part in parts]), whole.views[0])
     assert torch.equal(torch.cat([part.views[1] for part in parts]), whole.views[1][order])
-    for number, record in enumerate(raw.records):
+    for number, record in enumerate(raw.unpack().records):
         for field, values in record._asdict().items():
             found = torch.cat([getattr(part.records[number], field) for part in parts])
             assert torch.equal(found, values), field

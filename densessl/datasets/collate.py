@@ -1,40 +1,42 @@
-"""From the samples of a batch to one ``ViewBatch``, on the worker."""
+"""From the samples of a batch to one ``PackedBatch``, on the worker."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.registry import FUNCTIONS
 from torch.utils.data import default_collate
 
-from densessl.structures import ViewBatch, ViewRecord
-
-_TYPES = ViewRecord(
-    box=torch.float32,
-    flip=torch.bool,
-    source_size=torch.float32,
-    jitter=torch.float32,
-    jitter_order=torch.int64,
-    gray=torch.bool,
-    blur_sigma=torch.float32,
-    solarize=torch.float32,
-)
+from densessl.structures import RECORD_FIELDS, PackedBatch, ViewBatch, ViewRecord
 
 
 @FUNCTIONS.register_module()
-def collate_views(samples: Sequence[ViewBatch]) -> ViewBatch:
+def collate_views(samples: Sequence[ViewBatch]) -> PackedBatch:
     """Stacks the views, and makes tensors of what the samples hold as plain numbers.
 
     A tensor for each number of each sample would cost a worker a tenth of its time.
     """
-    views, records, index, broken = zip(*samples, strict=True)
-    return ViewBatch(
-        tuple(map(default_collate, zip(*views, strict=True))),  # in memory that processes share
-        tuple(map(_stack, zip(*records, strict=True))),
-        torch.tensor(index),
-        torch.tensor(broken),
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for place, view in enumerate(samples[0].views):
+        sizes.setdefault(tuple(view.shape), []).append(place)
+    views = []
+    for size, places in sizes.items():
+        # In memory that processes share, where a worker does it.
+        stack = default_collate([sample.views[place] for sample in samples for place in places])
+        views.append(stack.view(len(samples), len(places), *size))
+    return PackedBatch(
+        views=tuple(views),
+        places=tuple(map(tuple, sizes.values())),
+        numbers=torch.tensor(
+            [[[*_flat(record)] for record in sample.records] for sample in samples],
+            dtype=torch.float32,
+        ),
+        keys=torch.tensor([(sample.index, sample.broken) for sample in samples]),
     )
 
 
-def _stack(records: Sequence[ViewRecord]) -> ViewRecord:
-    fields = zip(zip(*records, strict=True), _TYPES, strict=True)
-    return ViewRecord(*(torch.tensor(values, dtype=dtype) for values, dtype in fields))
+def _flat(record: ViewRecord) -> Iterator[float]:
+    for value, (width, _) in zip(record, RECORD_FIELDS, strict=True):
+        if width is None:
+            yield value
+        else:
+            yield from value

@@ -7,7 +7,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
 from densessl.registry import MODELS
-from densessl.structures import ViewBatch, ViewRecord
+from densessl.structures import PackedBatch, ViewBatch, ViewRecord
 from densessl.transforms import functional, opencv
 from densessl.transforms.functional import blur_kernel_size, normalize
 from densessl.transforms.lab import rgb_to_lab
@@ -46,8 +46,13 @@ class ViewPreprocessor(BaseDataPreprocessor):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float64), persistent=False)
         self.batched = BatchedAugmentation()
 
-    def forward(self, data: ViewBatch, training: bool = False) -> dict:
-        """``ViewBatch`` of (B, H, W, 3) uint8 views -> the same with (B, 3, H, W) float views."""
+    def cast_data(self, data):
+        """``data`` on the device; a batch as the loader gives it is unpacked there."""
+        data = super().cast_data(data)
+        return data.unpack() if isinstance(data, PackedBatch) else data
+
+    def forward(self, data: ViewBatch | PackedBatch, training: bool = False) -> dict:
+        """(B, H, W, 3) uint8 views -> ``ViewBatch`` with (B, 3, H, W) float views."""
         batch = self.cast_data(data)
         views: list[Tensor | None] = [None] * len(batch.views)
         sizes = [view.shape for view in batch.views]

@@ -197,7 +197,8 @@ def test_torchvision_gives_the_same_colours():
     transform = MultiView(["byol_1", "byol_2"], size=32)
     keys = [SampleKey(0, 0, index) for index in range(16)]
     file = jpeg(48, 40)
-    batch = collate_views([ViewBatch(*transform(file, key), key.index, -1) for key in keys])
+    samples = [ViewBatch(*transform(file, key), key.index, -1) for key in keys]
+    batch = collate_views(samples).unpack()
     preprocessor = ViewPreprocessor()
     ours = preprocessor(batch, True)["batch"].views
     theirs = color_with_torchvision(batch, preprocessor.mean.tolist(), preprocessor.std.tolist())

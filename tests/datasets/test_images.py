@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 from PIL import Image
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from densessl.datasets import (
@@ -49,16 +50,14 @@ def epoch_of(dataset, workers, epoch=0, seed=3, start=0, batch=4):
     return list(loader)
 
 
-def leaves(value):
-    return [value] if isinstance(value, torch.Tensor) else [x for v in value for x in leaves(v)]
-
-
 def same(one, two):
-    return all(torch.equal(a, b) for a, b in zip(leaves(one), leaves(two), strict=True))
+    """Whether two lists of batches as the loader gives them are equal."""
+    leaves = zip(tree_leaves(one), tree_leaves(two), strict=True)
+    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in leaves)
 
 
 def test_a_batch_has_the_declared_shapes_and_types(folder):
-    batch = epoch_of(ImageFolder(folder, two_views()), workers=0)[0]
+    batch = epoch_of(ImageFolder(folder, two_views()), workers=0)[0].unpack()
     assert isinstance(batch, ViewBatch)
     assert [tuple(v.shape) for v in batch.views] == [(4, 16, 16, 3)] * 2
     assert all(v.dtype == torch.uint8 for v in batch.views)
@@ -74,7 +73,7 @@ def test_a_batch_has_the_declared_shapes_and_types(folder):
 def test_a_batch_holds_the_numbers_of_its_samples(folder):
     dataset = ImageFolder(folder, two_views())
     samples = [dataset[SampleKey(0, 0, index)] for index in (2, 0, 3)]
-    batch = collate_views(samples)
+    batch = collate_views(samples).unpack()
     assert batch.index.tolist() == [2, 0, 3] and batch.broken.tolist() == [-1] * 3
     for place, sample in enumerate(samples):
         for view, own in zip(batch.views, sample.views, strict=True):
@@ -223,3 +222,21 @@ def test_a_folder_may_lie_below_the_users_home(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder.parent))
     dataset = ImageFolder("~/photos", two_views())
     assert len(dataset) == 12 and dataset.check() == []
+
+
+def test_a_batch_travels_in_few_tensors_and_splits_like_what_is_in_it(folder):
+    """Patches of one size, views of another: two groups, and the order stays."""
+    views = [dict(preset="pirl", size=24, grid=2, patch=8), "moco_v2", "crop_flip"]
+    dataset = ImageFolder(folder, MultiView(views=views, size=16))
+    samples = [dataset[SampleKey(0, 0, index)] for index in range(4)]
+    packed = collate_views(samples)
+    assert [tuple(stack.shape) for stack in packed.views] == [(4, 4, 8, 8, 3), (4, 2, 16, 16, 3)]
+    assert len(tree_leaves((packed.views, packed.numbers, packed.keys))) == 4
+    whole = packed.unpack()
+    for place, sample in enumerate(samples):
+        for view, own in zip(whole.views, sample.views, strict=True):
+            assert torch.equal(view[place], own)
+    for part, same_part in zip(packed.chunk(2), whole.chunk(2), strict=True):
+        assert same(part.unpack(), same_part)
+    with pytest.raises(ValueError, match="a batch of 4 does not split into 3"):
+        packed.chunk(3)
