@@ -44,7 +44,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="whose maps the dense probe gets, 0..3 = C2..C5 (3)",
     )
     parser.add_argument(
-        "--limit", type=positive, metavar="N", help="at most N samples to learn from"
+        "--limit",
+        type=positive,
+        metavar="N",
+        help="at most N samples to learn from; what is judged on stays whole",
     )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="default: those in the data")
     parser.add_argument("--seed", type=natural, default=0, help="of splits and of random weights")
@@ -56,6 +59,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="of random weights: resnet18, 34, 50, 101 or a name of timm's",
     )
     parser.add_argument("--name", help="what to call it in a table")
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=64,
+        metavar="N",
+        help="images at a time (64); fewer take less memory",
+    )
     parser.add_argument(
         "--workers", type=natural, default=0, metavar="N", help="decoding processes"
     )

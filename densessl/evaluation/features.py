@@ -55,6 +55,11 @@ class FrozenBackbone:
         fixed = fixed_size(self.module)
         return fixed[0] if fixed else self.view_size or DEFAULT_SIZE
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes, and where its features are judged."""
+        return next(self.module.parameters()).device
+
     def prepare(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 RGB -> what the module takes, (B, 3, H, W) float32 on its device."""
         like = next(self.module.parameters())

@@ -22,6 +22,7 @@ class EvaluationHook(Hook):
 
     Rank 0 evaluates, the others wait. The labels are read before the first step, so that a
     mistake in them is said then; an evaluation that fails later costs a warning, not the run.
+    Where the backbone is, there the features are judged too.
 
     Args:
         data: The labelled folder.
@@ -29,9 +30,11 @@ class EvaluationHook(Hook):
         interval: Epochs between evaluations; the last epoch is always evaluated.
         size: Side of the images in pixels; by default that of the views.
         k: Neighbours that vote.
-        limit: At most so many samples to learn from.
+        limit: At most so many samples to learn from; what is judged on stays whole.
         seed: Of the split and of ``limit``.
         which: ``student`` or ``teacher``.
+        batch_size: Images at a time.
+        workers: Processes that decode.
     """
 
     def __init__(
@@ -44,9 +47,12 @@ class EvaluationHook(Hook):
         limit: int | None = None,
         seed: int = 0,
         which: str = "student",
+        batch_size: int = 64,
+        workers: int = 0,
     ):
         self.data, self.tasks, self.interval, self.which = data, tuple(tasks), interval, which
         self.size, self.options = size, dict(k=k, limit=limit, seed=seed)
+        self.reading = dict(batch_size=batch_size, workers=workers)
 
     def before_train(self, runner: Runner) -> None:
         if get_world_size() > 1:  # NCCL would give up waiting after ten minutes
@@ -86,9 +92,12 @@ class EvaluationHook(Hook):
     def _evaluate(self, runner: Runner) -> None:
         settings = Settings(self.size or self.frozen.size, **self.options)
         try:
-            result = judge(self.frozen, self.found, self.tasks, settings)
-        except UserError as error:
-            runner.logger.warning(f"no evaluation: {error}")
+            result = judge(self.frozen, self.found, self.tasks, settings, **self.reading)
+        except Exception as error:  # the other ranks wait, and the training is worth more
+            text = (
+                str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            )
+            runner.logger.warning(f"no evaluation: {' '.join(text.split())}")
             return
         figures = {f"eval/{name}": value for name, value in result["metrics"].items()}
         for name, value in figures.items():

@@ -15,6 +15,8 @@ PENALTY = 1e-2
 
 _ITERATIONS = 200
 
+_linear = full_precision(F.linear)
+
 
 class Linear(NamedTuple):
     """A fitted classifier of raw features."""
@@ -24,7 +26,7 @@ class Linear(NamedTuple):
 
     def __call__(self, features: Tensor) -> Tensor:
         """(..., C) -> scores (..., K)."""
-        return F.linear(features, self.weight, self.bias)
+        return _linear(features, self.weight, self.bias)
 
 
 @full_precision
@@ -39,7 +41,8 @@ def fit_linear(
     """The minimum of ``sum w * cross_entropy / sum w + penalty / 2 * |W|^2``, by L-BFGS.
 
     Features are standardised channel by channel, by their mean and deviation here; channels that
-    never change are left out. The problem is convex and starts at zero: no seed, no schedule.
+    never change are left out. The problem is convex and starts at zero: no seed, no schedule. It is
+    solved where the features are.
 
     Args:
         features: (N, C).
@@ -75,7 +78,12 @@ def fit_linear(
 
 
 def linear_probe(
-    bank: Tensor, labels: Tensor, queries: Tensor, num_classes: int, penalty: float = PENALTY
+    bank: Tensor,
+    labels: Tensor,
+    queries: Tensor,
+    num_classes: int,
+    penalty: float = PENALTY,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Scores of a linear classifier.
 
@@ -86,16 +94,18 @@ def linear_probe(
         queries: (M, C).
         num_classes: K.
         penalty: Weight decay, see ``fit_linear``.
+        device: Where to compute; by default where ``bank`` is.
 
     Returns:
-        (M, K).
+        (M, K) where ``queries`` are.
     """
+    features = bank.to(device)
     if labels.dim() == 2:
-        classifier = fit_linear(bank, labels.clamp(min=0), labels >= 0, True, penalty=penalty)
+        classifier = fit_linear(features, labels.clamp(min=0), labels >= 0, True, penalty=penalty)
     else:
         targets, ones = F.one_hot(labels, num_classes), torch.ones_like(labels)
-        classifier = fit_linear(bank, targets, ones, penalty=penalty)
-    return classifier(queries)
+        classifier = fit_linear(features, targets, ones, penalty=penalty)
+    return classifier(queries.to(features.device)).to(queries.device)
 
 
 def dense_probe(
@@ -105,6 +115,7 @@ def dense_probe(
     val_masks: Iterable[Tensor],
     num_classes: int,
     penalty: float = PENALTY,
+    device: torch.device | None = None,
 ) -> Tensor:
     """A 1x1 convolution on frozen maps, its scores resized bilinearly to the mask.
 
@@ -119,24 +130,26 @@ def dense_probe(
         val_masks: M masks.
         num_classes: K.
         penalty: Weight decay, see ``fit_linear``.
+        device: Where to compute, a map of ``val_maps`` at a time; by default where ``train_maps``
+            are.
 
     Returns:
-        The confusion matrix over all pixels of all ``val_masks``, (K, K).
+        The confusion matrix over all pixels of all ``val_masks``, (K, K) on the CPU.
     """
     counts = torch.cat(
         [cell_counts(mask, train_maps.shape[-2:], num_classes) for mask in train_masks]
     )
     labelled = counts.sum(1) > 0
-    counts, cells = counts[labelled], train_maps.movedim(1, -1).flatten(0, 2)[labelled]
+    counts, cells = counts[labelled], train_maps.movedim(1, -1).flatten(0, 2)[labelled].to(device)
     pixels = counts.sum(1, keepdim=True)
     classifier = fit_linear(cells, counts / pixels, pixels[:, 0], penalty=penalty)
     total = torch.zeros(num_classes, num_classes, dtype=torch.long)
     for maps, mask in zip(val_maps, val_masks, strict=True):
         (height, width), side = mask.shape, max(mask.shape)
-        scores = classifier(maps.movedim(0, -1)).movedim(-1, 0)
+        scores = classifier(maps.to(cells.device).movedim(0, -1)).movedim(-1, 0)
         scores = F.interpolate(scores[None], (side, side), mode="bilinear", align_corners=False)
         predicted = scores[0, :, :height, :width].argmax(0)
-        total += confusion_matrix(predicted, mask, num_classes)
+        total += confusion_matrix(predicted, mask.to(cells.device), num_classes).cpu()
     return total
 
 
@@ -153,7 +166,7 @@ def cell_counts(mask: Tensor, grid: tuple[int, int], num_classes: int) -> Tensor
         max(H, W), so that masks of all sizes count alike.
     """
     side, (rows, columns) = max(mask.shape), grid
-    y, x = (torch.arange(length) for length in mask.shape)
+    y, x = (torch.arange(length, device=mask.device) for length in mask.shape)
     cell = (y * rows // side)[:, None] * columns + x * columns // side
     known = mask != IGNORED
     pairs = cell[known] * num_classes + mask[known].long()

@@ -31,7 +31,7 @@ class Settings:
         k: Neighbours that vote; at most the labelled samples do.
         temperature: Of their votes.
         stages: Whose maps the dense probe gets, 0..3 = C2..C5.
-        limit: At most so many samples to learn from; None for all.
+        limit: At most so many samples to learn from, None for all; what is judged on stays whole.
         seed: Of that choice, of the split of a folder of classes, and of random weights.
     """
 
@@ -69,20 +69,22 @@ Extract = Callable[[str], tuple[Tensor, list[Sample], list[str]]]
 """``train`` or ``val`` -> features (N, ...), their N samples, a line for each broken file."""
 
 
-def knn(found: LabelledSet, pooled: Extract, settings: Settings) -> Figures:
+def knn(found: LabelledSet, pooled: Extract, settings: Settings, device: torch.device) -> Figures:
     """Whole images by their nearest neighbours: top-1, or mAP where they show several classes."""
-    classify = partial(knn_classify, k=settings.k, temperature=settings.temperature)
+    classify = partial(knn_classify, k=settings.k, temperature=settings.temperature, device=device)
     return _classified("knn", found, pooled, classify)
 
 
-def linear(found: LabelledSet, pooled: Extract, settings: Settings) -> Figures:
+def linear(
+    found: LabelledSet, pooled: Extract, settings: Settings, device: torch.device
+) -> Figures:
     """Whole images by a linear classifier: top-1, or mAP where they show several classes."""
-    return _classified("linear", found, pooled, linear_probe)
+    return _classified("linear", found, pooled, partial(linear_probe, device=device))
 
 
-def crops(found: LabelledSet, pooled: Extract, settings: Settings) -> Figures:
+def crops(found: LabelledSet, pooled: Extract, settings: Settings, device: torch.device) -> Figures:
     """What is in a ground-truth box, by the nearest neighbours of its crop: top-1."""
-    classify = partial(knn_classify, k=settings.k, temperature=settings.temperature)
+    classify = partial(knn_classify, k=settings.k, temperature=settings.temperature, device=device)
     return _classified("crop_knn", found, pooled, classify)
 
 
@@ -110,12 +112,12 @@ def _classified(name: str, found: LabelledSet, pooled: Extract, classify: Callab
     )
 
 
-def dense(found: LabelledSet, maps: Extract, settings: Settings) -> Figures:
+def dense(found: LabelledSet, maps: Extract, settings: Settings, device: torch.device) -> Figures:
     """Pixels by a 1x1 convolution on frozen maps: mIoU by one confusion matrix of the val set."""
     (cells, train, broken), (queries, val, more) = (maps(part) for part in ("train", "val"))
     masks, truth = (_Masks(samples, found.values) for samples in (train, val))
     num_classes = len(found.classes)
-    confusion = dense_probe(cells, masks, queries, truth, num_classes)
+    confusion = dense_probe(cells, masks, queries, truth, num_classes, device=device)
     pixels = sum(mask.flatten().bincount(minlength=256)[:num_classes] for mask in masks)
     guess = torch.zeros_like(confusion)
     guess[:, pixels.argmax()] = confusion.sum(1)
@@ -182,5 +184,5 @@ def run_tasks(
     figures = {}
     for task in tasks:
         kind, run = TASKS[task]
-        figures[task] = run(sets[kind], partial(features, kind), settings)
+        figures[task] = run(sets[kind], partial(features, kind), settings, frozen.device)
     return figures
