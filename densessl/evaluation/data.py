@@ -59,7 +59,7 @@ class LabelledSet:
     note: str = ""
 
     def limited(self, most: int | None, seed: int) -> "LabelledSet":
-        """With at most ``most`` samples to learn from, drawn by ``seed``."""
+        """With at most ``most`` samples to learn from, drawn by ``seed``, and all of ``val``."""
         if most is None or most >= len(self.train):
             return self
         drawn = np.sort(np.random.default_rng(seed).permutation(len(self.train))[:most])

@@ -51,7 +51,7 @@ def evaluate(
         k: Neighbours that vote.
         temperature: Of their votes.
         stages: Whose maps the dense probe gets, 0..3 = C2..C5.
-        limit: At most so many samples to learn from.
+        limit: At most so many samples to learn from; what is judged on stays whole.
         seed: Of the split, of ``limit`` and of random weights.
         which: ``student`` or ``teacher``.
         classes: The classes to use; by default all.

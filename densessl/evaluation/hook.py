@@ -30,7 +30,7 @@ class EvaluationHook(Hook):
         interval: Epochs between evaluations; the last epoch is always evaluated.
         size: Side of the images in pixels; by default that of the views.
         k: Neighbours that vote.
-        limit: At most so many samples to learn from.
+        limit: At most so many samples to learn from; what is judged on stays whole.
         seed: Of the split and of ``limit``.
         which: ``student`` or ``teacher``.
         batch_size: Images at a time.

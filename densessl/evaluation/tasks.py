@@ -31,7 +31,7 @@ class Settings:
         k: Neighbours that vote; at most the labelled samples do.
         temperature: Of their votes.
         stages: Whose maps the dense probe gets, 0..3 = C2..C5.
-        limit: At most so many samples to learn from; None for all.
+        limit: At most so many samples to learn from, None for all; what is judged on stays whole.
         seed: Of that choice, of the split of a folder of classes, and of random weights.
     """
 

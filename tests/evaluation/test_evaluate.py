@@ -267,7 +267,7 @@ def run_tool(*arguments: str) -> int:
 def test_the_tool(checkpoint, tmp_path, capsys):
     data, out = make_split_classes(tmp_path / "data"), tmp_path / "results" / "byol.json"
     arguments = [checkpoint, "--data", data, "--tasks", "knn", "--size", 32, "--out", out]
-    assert run_tool(*arguments, "--which", "teacher") == 0
+    assert run_tool(*arguments, "--which", "teacher", "--batch-size", 5) == 0
     result = json.loads(out.read_text())
     assert result["format"] == "densessl-evaluation/1"
     assert result["settings"]["size"] == 32 and result["backbone"]["which"] == "teacher"

@@ -8,8 +8,10 @@ import torch
 from densessl.checkpoint import load_checkpoint
 from densessl.engine import pretrain
 from densessl.errors import UserError
+from densessl.evaluation import EvaluationHook
 from tests.evaluation.sets import make_classes
 from tests.training import write_config, write_images
+from tests.transfer.tiny_sets import make_voc
 
 
 def hook(data, **options) -> str:
@@ -22,7 +24,9 @@ def test_figures_are_logged_and_training_is_the_same(tmp_path, capsys):
     images = write_images(tmp_path / "images", 8)
     data = make_classes(tmp_path / "data", (4, 4, 4))
     plain = write_config(tmp_path / "plain.py", images)
-    watched = write_config(tmp_path / "watched.py", images, extra=hook(data, tasks=["knn"]))
+    watched = write_config(
+        tmp_path / "watched.py", images, extra=hook(data, tasks=["knn"], batch_size=4, workers=1)
+    )
     one = load_checkpoint(pretrain(plain, work_dir=tmp_path / "one"))
     capsys.readouterr()
     two = load_checkpoint(pretrain(watched, work_dir=tmp_path / "two"))
@@ -72,3 +76,20 @@ def test_data_that_vanish_cost_a_warning_and_not_the_run(tmp_path, capsys, monke
     config = write_config(tmp_path / "config.py", images, extra=hook(data))
     assert pretrain(config, work_dir=tmp_path / "run").is_file()
     assert "no evaluation: 9 of 9 images cannot be read" in capsys.readouterr().out
+
+
+def test_any_failure_costs_one_line_and_not_the_run(tmp_path, capsys, monkeypatch):
+    images = write_images(tmp_path / "images", 8)
+    data = make_voc(tmp_path / "data", train=10, val=6)
+    before = EvaluationHook.before_train
+
+    def read_and_remove(self, runner):
+        before(self, runner)
+        (data / "SegmentationClass" / "train_3.png").unlink()
+
+    monkeypatch.setattr(EvaluationHook, "before_train", read_and_remove)
+    config = write_config(tmp_path / "config.py", images, extra=hook(data, tasks=["dense"]))
+    assert pretrain(config, work_dir=tmp_path / "run").is_file()
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = {line.partition("WARNING")[2] for line in lines if "no evaluation" in line}
+    assert "no evaluation: FileNotFoundError: " in line and "train_3.png" in line
