@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import io
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from densessl.benchmark.plain import (
     follow_one_by_one,
 )
 from densessl.datasets import collate_views
+from densessl.engine import Stopped
 from densessl.losses import info_nce
 from densessl.models.preprocessor import ViewPreprocessor
 from densessl.models.teacher import Teacher
@@ -32,11 +34,15 @@ from tests.training import REPO, write_config, write_images
 CPU = torch.device("cpu")
 
 
-def tool(*argv: str, out) -> dict:
+def load_tool():
     spec = importlib.util.spec_from_file_location("benchmark_tool", REPO / "tools/benchmark.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.main([*argv, "--out", str(out)]) == 0
+    return module
+
+
+def tool(*argv: str, out) -> dict:
+    assert load_tool().main([*argv, "--out", str(out)]) == 0
     return json.loads(out.read_text())
 
 
@@ -142,11 +148,18 @@ def test_end_to_end(tmp_path, config):
 
 
 def test_a_mistake_is_one_message(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("benchmark_tool", REPO / "tools/benchmark.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.main(["step", str(tmp_path / "none.py")]) == 2
+    assert load_tool().main(["step", str(tmp_path / "none.py")]) == 2
     assert capsys.readouterr().err.startswith("\nerror: There is no config")
+
+
+def test_a_signal_ends_it_with_its_code_and_names_no_removed_file(config, monkeypatch, capsys):
+    def stopped(*args):
+        raise Stopped(signal.SIGTERM, "removed.pth")
+
+    module = load_tool()
+    monkeypatch.setattr(module, "benchmark_end_to_end", stopped)
+    assert module.main(["end-to-end", config]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "\nStopped: nothing was measured, nothing is kept.\n"
 
 
 def test_tables_are_made_from_the_files_and_made_anew(tmp_path):
