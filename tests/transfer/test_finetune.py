@@ -187,6 +187,8 @@ def test_depth_from_the_tensors(depth):
     [
         ({"a/b": "random"}, [0], [1.0]),
         ({"a": "random"}, [0, 0], [1.0]),
+        ({"a": "random"}, [-1], [1.0]),
+        ({"a": "random"}, [2**32], [1.0]),
         ({"a": "random"}, [], [1.0]),
         ({"a": "random"}, [0], [0.0]),
         ({"a": "random"}, [0], [10.0]),
