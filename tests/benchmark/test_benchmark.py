@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -140,11 +141,25 @@ def test_data(tmp_path, config):
 
 
 @pytest.mark.slow
-def test_end_to_end(tmp_path, config):
+def test_end_to_end(tmp_path, config, monkeypatch):
+    waits = []
+
+    def wait(device):
+        waits.append(device)
+        time.sleep(1)  # the work that a device has left at that step
+
+    monkeypatch.setattr("densessl.benchmark.end_to_end.synchronize", wait)
     argv = ["end-to-end", config, "--steps", "6", "--warmup", "2"]
     result = tool(*argv, out=tmp_path / "whole.json")["result"]
+    assert len(waits) == 2 and result["images_per_s"] < 6 * 4 / 1
     assert result["steps"] == 6 and result["images"] == 4 and result["workers"] == 0
     assert 0 < result["data_wait"] < 1 and result["images_per_s"] > 0
+
+
+@pytest.mark.slow
+def test_a_training_shorter_than_its_warmup_is_told(config, capsys):
+    assert load_tool().main(["end-to-end", config, "--warmup", "99"]) == 2
+    assert "ended within the warm-up of 99 steps" in capsys.readouterr().err
 
 
 def test_a_mistake_is_one_message(tmp_path, capsys):
