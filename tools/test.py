@@ -44,7 +44,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="whose maps the dense probe gets, 0..3 = C2..C5 (3)",
     )
     parser.add_argument(
-        "--limit", type=positive, metavar="N", help="at most N samples to learn from; all are judged on"
+        "--limit",
+        type=positive,
+        metavar="N",
+        help="at most N samples to learn from; all are judged on",
     )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="default: those in the data")
     parser.add_argument("--seed", type=seed, default=0, help="of splits and of random weights")
