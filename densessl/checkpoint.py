@@ -23,6 +23,7 @@ import torch
 
 from densessl.errors import UserError
 
+CHECKPOINT_FORMAT = "densessl/1"  # ``meta.format`` of what training writes
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".pkl", ".torch")
 # What torch.load raises for one damage or another, seen by cutting and altering files.
 READ_ERRORS = (

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from densessl.structures import SEEDS
+
 
 def positive(text: str) -> int:
     """The type of an argument that counts something."""
@@ -18,6 +20,14 @@ def natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number, 0 or above")
     return int(text)
+
+
+def seed(text: str) -> int:
+    """The type of an argument that seeds random numbers."""
+    number = natural(text)
+    if number not in SEEDS:
+        raise argparse.ArgumentTypeError(f"{text} is too large for a seed, {SEEDS[-1]} is the most")
+    return number
 
 
 def output_file(text: str) -> str:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SEEDS = range(2**32)  # numpy's global generator takes no others
+
 
 class SampleKey(NamedTuple):
     """What a sampler yields: all that determines the random numbers of one sample."""

@@ -17,6 +17,13 @@ def bootstrap():
     return module
 
 
+def write_program(path, line):
+    if not path.parent.exists():
+        path.parent.mkdir()
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
 def message(call, *args):
     with pytest.raises(SystemExit) as stop:
         call(*args)
@@ -51,6 +58,49 @@ def test_missing_headers_are_told(bootstrap, monkeypatch):
     monkeypatch.setattr(bootstrap.shutil, "which", lambda name: "/usr/bin/c++")
     monkeypatch.setattr(bootstrap.sysconfig, "get_paths", lambda: dict(include="/nowhere"))
     assert "python3-dev" in message(bootstrap.check_compiler)
+
+
+@pytest.mark.parametrize(
+    "release, words", [(None, "there is no"), ("12.8", "bin/nvcc is of CUDA 12")]
+)
+def test_a_missing_or_other_nvcc_is_told(bootstrap, monkeypatch, tmp_path, release, words):
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    if release:
+        write_program(tmp_path / "bin/nvcc", f"echo Cuda compilation tools, release {release}, V1")
+    text = message(bootstrap.check_nvcc, 13)
+    assert words in text and "the nvcc of CUDA 13" in text and "CUDA Toolkit 13" in text
+
+
+def test_an_nvcc_of_the_same_major_version_is_taken(bootstrap, monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    write_program(tmp_path / "nvcc", "echo Cuda compilation tools, release 13.2, V13.2.1")
+    bootstrap.check_nvcc(13)
+
+
+def test_a_gpu_is_one_that_answers_and_is_not_hidden(bootstrap, monkeypatch, tmp_path):
+    monkeypatch.setattr(bootstrap.os.path, "isdir", lambda path: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not bootstrap.has_gpu()
+    write_program(tmp_path / "nvidia-smi", "exit 9")
+    assert not bootstrap.has_gpu()
+    write_program(tmp_path / "nvidia-smi", "exit 0")
+    assert bootstrap.has_gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not bootstrap.has_gpu()
+
+
+def test_compilers_are_checked_before_anything_is_installed(bootstrap, monkeypatch, tmp_path):
+    monkeypatch.setattr(bootstrap, "pip_install", lambda *a, **k: pytest.fail("installed"))
+    monkeypatch.setattr(bootstrap.shutil, "which", lambda name: None)
+    assert "C++ compiler" in message(bootstrap.main, ["--venv", str(tmp_path / "venv")])
+    monkeypatch.setattr(bootstrap, "check_compiler", lambda: None)
+    monkeypatch.setattr(bootstrap, "has_gpu", lambda: True)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert "the nvcc of CUDA 13" in message(bootstrap.main, ["--venv", str(tmp_path / "venv")])
+    assert not (tmp_path / "venv").exists()
 
 
 def test_a_failing_pip_is_told(bootstrap, monkeypatch):

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from densessl.options import natural, output_file, positive
+from densessl.options import natural, output_file, positive, seed
 
 
 def test_a_count_is_a_whole_number_above_0():
@@ -19,6 +19,12 @@ def test_a_natural_number_may_be_0():
     for text in ("-1", "1.5", "ten", ""):
         with pytest.raises(argparse.ArgumentTypeError, match="no whole number, 0 or above"):
             natural(text)
+
+
+def test_a_seed_is_one_that_numpy_takes():
+    assert seed("0") == 0 and seed("4294967295") == 2**32 - 1
+    with pytest.raises(argparse.ArgumentTypeError, match="4294967296 is too large for a seed"):
+        seed("4294967296")
 
 
 def test_an_output_can_be_written(tmp_path):

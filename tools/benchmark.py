@@ -16,6 +16,7 @@ from densessl.benchmark import (
     table,
     write,
 )
+from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
 from densessl.errors import UserError
 from densessl.options import add_cfg_options, natural, output_file, positive
@@ -99,6 +100,10 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        # Its checkpoint lay in a temporary folder.
+        print("\nStopped: nothing was measured, nothing is kept.", file=sys.stderr)
+        return 128 + stop.signum
     print(table(result))
     if args.out:
         write(record(args.what, result, getattr(args, "config", None), device.type), args.out)

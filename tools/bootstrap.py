@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NEEDED_GB = 9.0
+CUDA = 13  # of the PyTorch that package indices give for the range in setup.py
 BUILD_TOOLS = ["pip", "setuptools<81", "wheel", "ninja", "packaging", "psutil"]
 
 
@@ -76,6 +78,46 @@ def check_compiler():
         )
 
 
+def has_gpu():
+    """Whether PyTorch will find an NVIDIA GPU, as well as can be said before it is there."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    smi = shutil.which("nvidia-smi")
+    if smi and subprocess.run([smi, "-L"], capture_output=True, check=False).returncode == 0:
+        return True
+    return os.path.isdir("/proc/driver/nvidia/gpus")
+
+
+def cuda_of_torch(python):
+    """CUDA's major version in the PyTorch that is or will be installed; 0 without CUDA."""
+    if not has_module(python, "torch"):
+        return CUDA
+    probe = "import torch; print((torch.version.cuda or '0').split('.')[0])"
+    result = subprocess.run([python, "-c", probe], capture_output=True, text=True, check=False)
+    return int(result.stdout) if result.returncode == 0 else CUDA
+
+
+def check_nvcc(cuda):
+    """Beside a GPU mmcv's operators are compiled for it too, by the nvcc of PyTorch's CUDA."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")  # in PyTorch's order
+    nvcc = os.path.join(home, "bin", "nvcc") if home else shutil.which("nvcc")
+    nvcc = nvcc or "/usr/local/cuda/bin/nvcc"
+    found = "there is no %s" % nvcc
+    if os.path.exists(nvcc):
+        result = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False)
+        release = re.search(r"release (\d+)", result.stdout)
+        if release is None or int(release.group(1)) == cuda:
+            return
+        found = "%s is of CUDA %s" % (nvcc, release.group(1))
+    stop(
+        "this machine has an NVIDIA GPU, for which mmcv is compiled with the nvcc of CUDA %d, as "
+        "PyTorch was; %s." % (cuda, found),
+        "install CUDA Toolkit %d and set CUDA_HOME to its folder; or install the PyTorch of your "
+        "CUDA into the environment first; or put CUDA_VISIBLE_DEVICES= before the command, which "
+        "compiles mmcv for the CPU alone: detectors then do not run on the GPU." % cuda,
+    )
+
+
 def fingerprint():
     digest = hashlib.sha256(sys.version.encode() + os.path.abspath(ROOT).encode())
     for name in ("setup.py", "tools/bootstrap.py"):
@@ -97,7 +139,9 @@ def pip_install(python, what, *args, **env):
 
 def has_module(python, module):
     probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec(%r) is None)" % module
-    return subprocess.run([python, "-c", probe], check=False).returncode == 0
+    return os.path.exists(python) and (
+        subprocess.run([python, "-c", probe], check=False).returncode == 0
+    )
 
 
 def main(argv=None):
@@ -112,7 +156,13 @@ def main(argv=None):
             if handle.read() == fingerprint():
                 return
     started = time.time()
-    if not has_torch(python):
+    with_mmcv = has_module(python, "mmcv")
+    if not with_mmcv:
+        check_compiler()
+        cuda = cuda_of_torch(python)
+        if cuda and has_gpu():
+            check_nvcc(cuda)
+    if not has_module(python, "torch"):
         check_disk(venv_dir)
     if not os.path.exists(python):
         say("creating %s" % venv_dir)
@@ -122,8 +172,7 @@ def main(argv=None):
     pip_install(python, "the build tools", "--upgrade", *BUILD_TOOLS)
     say("PyTorch (a download of several GB the first time)")
     pip_install(python, "PyTorch", requirement("torch"), requirement("torchvision"))
-    if not has_module(python, "mmcv"):
-        check_compiler()
+    if not with_mmcv:
         say(
             "mmcv: its operators are compiled from source the first time, which takes a quarter of "
             "an hour on two cores and prints nothing; later installations reuse the result"
@@ -144,10 +193,6 @@ def main(argv=None):
     with open(stamp, "w", encoding="utf-8") as handle:
         handle.write(fingerprint())
     say("done in %.0f s: %s" % (time.time() - started, venv_dir))
-
-
-def has_torch(python):
-    return os.path.exists(python) and has_module(python, "torch")
 
 
 if __name__ == "__main__":

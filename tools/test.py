@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from densessl.errors import UserError
-from densessl.options import natural, output_file, positive
+from densessl.options import natural, output_file, positive, seed
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -50,7 +50,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="at most N samples to learn from; what is judged on stays whole",
     )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="default: those in the data")
-    parser.add_argument("--seed", type=natural, default=0, help="of splits and of random weights")
+    parser.add_argument("--seed", type=seed, default=0, help="of splits and of random weights")
     parser.add_argument("--which", default="student", help="student (default) or teacher")
     parser.add_argument(
         "--architecture",

@@ -12,7 +12,7 @@ from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
 from densessl.engine.pretrain import LAUNCHERS, pretrain
 from densessl.errors import UserError
-from densessl.options import add_cfg_options, natural
+from densessl.options import add_cfg_options, seed
 
 GO_ON = "Go on with the same command and --resume"
 
@@ -33,7 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="go on from the latest checkpoint in the work dir (auto), or from this one",
     )
     parser.add_argument("--precision", choices=PRECISIONS, help="auto: bf16 where in hardware")
-    parser.add_argument("--seed", type=natural)
+    parser.add_argument("--seed", type=seed)
     parser.add_argument("--launcher", choices=("none", *LAUNCHERS), default="none")
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     add_cfg_options(parser)

@@ -5,7 +5,7 @@ import json
 import sys
 
 from densessl.errors import UserError
-from densessl.options import add_cfg_options, natural, positive
+from densessl.options import add_cfg_options, positive, seed
 from densessl.transfer.finetune import finetune
 from densessl.transfer.finetune.inits import RANDOM, SUPERVISED
 
@@ -28,7 +28,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--work-dir", required=True, metavar="DIR", help="where everything is written"
     )
-    parser.add_argument("--seeds", nargs="+", type=natural, default=[0], metavar="N")
+    parser.add_argument("--seeds", nargs="+", type=seed, default=[0], metavar="N")
     parser.add_argument(
         "--label-fraction",
         nargs="+",

@@ -5,11 +5,34 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 
-from densessl.benchmark.measure import PeakMemory, summary
+from densessl.benchmark.measure import PeakMemory, summary, synchronize
 from densessl.benchmark.setup import images_per_step
 from densessl.checkpoint import load_checkpoint
 from densessl.engine.pretrain import pretrain
+from densessl.errors import UserError
+from densessl.registry import HOOKS
+
+
+@HOOKS.register_module()
+class WaitForDeviceHook(Hook):
+    """Waits for the device after the warm-up and after the last step, in the time of that step.
+
+    So the time of the steps between is the time of their work, not of handing it to the device.
+
+    Args:
+        warmup: Optimizer steps of the warm-up.
+    """
+
+    priority = "ABOVE_NORMAL"  # before mmengine's timer
+
+    def __init__(self, warmup: int):
+        self.warmup = warmup
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if runner.iter + 1 in (self.warmup, runner.max_iters):
+            synchronize(outputs["loss"].device)
 
 
 def benchmark_end_to_end(
@@ -25,16 +48,26 @@ def benchmark_end_to_end(
         device: Where training happens: the default device.
         steps: Steps that count.
         warmup: Steps before those.
+
+    Raises:
+        UserError: If training ends within the warm-up.
     """
     with tempfile.TemporaryDirectory() as folder, PeakMemory(device) as memory:
         cfg.train_cfg.max_steps = warmup + steps
         # Each line of the log would reset the peak that a GPU remembers.
         cfg.default_hooks.logger.interval = warmup + steps + 1
+        wait = dict(type="WaitForDeviceHook", warmup=warmup)
+        cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), wait]
         checkpoint = pretrain(cfg, work_dir=folder)
         scalars = load_checkpoint(checkpoint)["message_hub"]["log_scalars"]
     history = {
         name: scalars[f"train/{name}"].data[0][warmup:].tolist() for name in ("time", "data_time")
     }
+    if not history["time"]:
+        raise UserError(
+            f"The training ended within the warm-up of {warmup} steps: there is nothing to time.",
+            "give a smaller --warmup, more images, or a larger train_cfg.max_epochs",
+        )
     total, waited = (sum(values) for values in history.values())
     images = images_per_step(cfg)
     return dict(

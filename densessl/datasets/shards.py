@@ -123,7 +123,8 @@ def write_shards(images: str | Path, out: str | Path, per_shard: int = 10_000) -
         The shards.
 
     Raises:
-        UserError: If there are no images, or shards already, or ``out`` cannot be made.
+        UserError: If there are no images, or shards already, or ``out`` cannot be made, or an
+            image cannot be copied; whole shards from before that remain.
     """
     root, out = existing(images, "The image folder"), Path(out)
     names = walk_images(root)
@@ -136,14 +137,25 @@ def write_shards(images: str | Path, out: str | Path, per_shard: int = 10_000) -
     for start in range(0, len(names), per_shard):
         shard = out / f"shard-{start // per_shard:06}.tar"
         partial = shard.with_suffix(".part")
-        with tarfile.open(partial, "w") as tar:
-            for name in names[start : start + per_shard]:
-                # Not the owner, the times and the rights: the same images make the same file.
-                entry = tarfile.TarInfo(name)
-                with open(root / name, "rb") as file:
-                    entry.size = os.fstat(file.fileno()).st_size
-                    tar.addfile(entry, file)
-        os.replace(partial, shard)
+        try:
+            with tarfile.open(partial, "w") as tar:
+                for name in names[start : start + per_shard]:
+                    # Not the owner, the times and the rights: the same images make the same file.
+                    entry = tarfile.TarInfo(name)
+                    with open(root / name, "rb") as file:
+                        entry.size = os.fstat(file.fileno()).st_size
+                        tar.addfile(entry, file)
+            os.replace(partial, shard)
+        except OSError as error:
+            about = f" ({error.filename})" if error.filename else ""
+            raise UserError(
+                f"{shard} could not be written: {error.strerror or error}{about}. "
+                f"Whole shards that remain in {out}: {len(shards)}.",
+                "mend that (a full disk: free some space), remove the .tar and .tar.idx files "
+                f"from {out} or name another folder, and run it again",
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
         read_index(shard)
         shards.append(shard)
     return shards

@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 class LayerwiseOptimizer(Optimizer):
     """Base of LARS and LAMB: weights are adapted, biases and norms (``ndim <= 1``) are not.
 
-    Nothing in a step waits for the device, and each operation is one for all parameters.
+    Nothing in a step waits for the device. Operations are one for all parameters, but where each
+    weight has a factor of its own (``scale_to_norms``) CUDA runs one kernel a weight.
     """
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from mmengine.optim import LinearLR
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+from densessl.checkpoint import CHECKPOINT_FORMAT as FORMAT
 from densessl.checkpoint import check_free_space, load_checkpoint, open_atomically
 from densessl.engine.compiling import compile_networks
 from densessl.engine.hooks import method_of
@@ -28,7 +29,6 @@ from densessl.errors import UserError
 from densessl.transfer.coverage import compare_state
 from densessl.transfer.export import load_source
 
-FORMAT = "densessl/1"
 OUR_HOOKS = dict(
     optimizer_step=dict(type="OptimizerStepHook"),
     throughput=dict(type="ThroughputHook"),

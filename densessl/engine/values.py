@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from densessl.errors import UserError
+from densessl.structures import SEEDS
 
 
 def _whole(value: Any) -> bool:
@@ -30,7 +31,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], list[str]]] = {
     ),
     "a whole number, 0 or above": (
         lambda value: _whole(value) and value >= 0,
-        ["train_dataloader.num_workers", "randomness.seed", "model.warmup_steps"],
+        ["train_dataloader.num_workers", "model.warmup_steps"],
+    ),
+    f"a whole number from 0 to {SEEDS[-1]}": (
+        lambda value: _whole(value) and value in SEEDS,
+        ["randomness.seed"],
     ),
     "a number above 0": (
         lambda value: _real(value) and value > 0,

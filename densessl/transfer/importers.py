@@ -156,14 +156,8 @@ def _tensors_at(checkpoint: dict, place: Place) -> tuple[dict[str, Tensor], str,
 
 def _architecture(state: dict, arch: object, layout: str) -> tuple[dict | None, tuple[str, ...]]:
     """The architecture that names and shapes show, and notes about it."""
-    blocks = tuple(
-        len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")})
-        for stage in (1, 2, 3, 4)
-    )
-    bottleneck = "layer1.0.conv3.weight" in state
-    for depth, (block, layers) in RESNETS.items():
-        if blocks == tuple(layers) and bottleneck == (block is Bottleneck):
-            return {"type": "ResNet", "depth": depth}, ()
+    if depth := depth_in_names(state):
+        return {"type": "ResNet", "depth": depth}, ()
     if vit := _vision_transformer(state):
         if vit["name"].startswith("vit_small") and layout.startswith("MoCo v3"):
             note = "MoCo v3's ViT-S has 12 heads, timm's 6: build it with num_heads=12."
@@ -172,6 +166,19 @@ def _architecture(state: dict, arch: object, layout: str) -> tuple[dict | None, 
     if isinstance(arch, str) and timm.is_model(arch):
         return {"type": "TimmBackbone", "name": arch}, ()
     return None, ()
+
+
+def depth_in_names(state: Mapping[str, Tensor]) -> int | None:
+    """Depth of the ResNet whose blocks torchvision's names show, or None."""
+    blocks = tuple(
+        len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")})
+        for stage in (1, 2, 3, 4)
+    )
+    bottleneck = "layer1.0.conv3.weight" in state
+    for depth, (block, layers) in RESNETS.items():
+        if blocks == layers and bottleneck == (block is Bottleneck):
+            return depth
+    return None
 
 
 def _vision_transformer(state: dict) -> dict | None:

@@ -16,6 +16,7 @@ from densessl.errors import UserError
 from densessl.transfer import plots, samples
 from densessl.transfer.markdown import markdown
 from densessl.transfer.summary import (
+    RESULTS_FORMAT,
     TASK_NAMES,
     Row,
     baseline,
@@ -88,9 +89,9 @@ def write_report(
     if not results:
         raise UserError("There are no results to report.", "Run tools/transfer.py first.")
     for result in results:
-        if result.get("format") != "densessl-transfer/1":
+        if result.get("format") != RESULTS_FORMAT:
             raise UserError(
-                f"A result has the format {result.get('format')!r}, not 'densessl-transfer/1'.",
+                f"A result has the format {result.get('format')!r}, not '{RESULTS_FORMAT}'.",
                 "Pass the results.json that this version of tools/transfer.py wrote.",
             )
     out_dir = Path(out_dir)

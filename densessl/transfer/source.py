@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from densessl.checkpoint import CHECKPOINT_FORMAT
 from densessl.errors import UserError
 from densessl.models.backbones import TimmBackbone, build_backbone
 from densessl.transfer.coverage import Coverage, compare_state
@@ -12,7 +13,6 @@ from densessl.transfer.importers import HEADS, recognise, take
 from densessl.transfer.targets import get_target
 from densessl.transfer.targets.base import EXPORT_FORMAT
 
-CHECKPOINT_FORMAT = "densessl/1"
 IMAGENET_INPUT = {
     "mean": [123.675, 116.28, 103.53],
     "std": [58.395, 57.12, 57.375],

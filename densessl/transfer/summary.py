@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+RESULTS_FORMAT = "densessl-transfer/1"
 TASK_NAMES = {
     "detection": "Detector",
     "instance": "Instance segmenter",

@@ -4,6 +4,8 @@ import copy
 import importlib.util
 import io
 import json
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from densessl.benchmark.plain import (
     follow_one_by_one,
 )
 from densessl.datasets import collate_views
+from densessl.engine import Stopped
 from densessl.losses import info_nce
 from densessl.models.preprocessor import ViewPreprocessor
 from densessl.models.teacher import Teacher
@@ -32,11 +35,15 @@ from tests.training import REPO, write_config, write_images
 CPU = torch.device("cpu")
 
 
-def tool(*argv: str, out) -> dict:
+def load_tool():
     spec = importlib.util.spec_from_file_location("benchmark_tool", REPO / "tools/benchmark.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.main([*argv, "--out", str(out)]) == 0
+    return module
+
+
+def tool(*argv: str, out) -> dict:
+    assert load_tool().main([*argv, "--out", str(out)]) == 0
     return json.loads(out.read_text())
 
 
@@ -134,19 +141,40 @@ def test_data(tmp_path, config):
 
 
 @pytest.mark.slow
-def test_end_to_end(tmp_path, config):
+def test_end_to_end(tmp_path, config, monkeypatch):
+    waits = []
+
+    def wait(device):
+        waits.append(device)
+        time.sleep(1)  # the work that a device has left at that step
+
+    monkeypatch.setattr("densessl.benchmark.end_to_end.synchronize", wait)
     argv = ["end-to-end", config, "--steps", "6", "--warmup", "2"]
     result = tool(*argv, out=tmp_path / "whole.json")["result"]
+    assert len(waits) == 2 and result["images_per_s"] < 6 * 4 / 1
     assert result["steps"] == 6 and result["images"] == 4 and result["workers"] == 0
     assert 0 < result["data_wait"] < 1 and result["images_per_s"] > 0
 
 
+@pytest.mark.slow
+def test_a_training_shorter_than_its_warmup_is_told(config, capsys):
+    assert load_tool().main(["end-to-end", config, "--warmup", "99"]) == 2
+    assert "ended within the warm-up of 99 steps" in capsys.readouterr().err
+
+
 def test_a_mistake_is_one_message(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("benchmark_tool", REPO / "tools/benchmark.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.main(["step", str(tmp_path / "none.py")]) == 2
+    assert load_tool().main(["step", str(tmp_path / "none.py")]) == 2
     assert capsys.readouterr().err.startswith("\nerror: There is no config")
+
+
+def test_a_signal_ends_it_with_its_code_and_names_no_removed_file(config, monkeypatch, capsys):
+    def stopped(*args):
+        raise Stopped(signal.SIGTERM, "removed.pth")
+
+    module = load_tool()
+    monkeypatch.setattr(module, "benchmark_end_to_end", stopped)
+    assert module.main(["end-to-end", config]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "\nStopped: nothing was measured, nothing is kept.\n"
 
 
 def test_tables_are_made_from_the_files_and_made_anew(tmp_path):

@@ -1,5 +1,6 @@
 """Tar shards give what the folder gives, and resume as it does."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -113,6 +114,35 @@ def test_broken_shards_are_named(images, tmp_path):
     with pytest.raises(ImageError, match="No such file"):
         dataset.read(0)
     assert dataset.path(0) == f"{shard}/{dataset.files[0]}"
+
+
+def test_a_full_disk_leaves_whole_shards_and_says_so(images, tmp_path, monkeypatch):
+    add = tarfile.TarFile.addfile
+
+    def add_until_full(tar, entry, file):
+        if tar.name.endswith("shard-000002.part"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        add(tar, entry, file)
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", add_until_full)
+    out = tmp_path / "out"
+    with pytest.raises(UserError) as caught:
+        write_shards(images, out, per_shard=6)
+    assert caught.value.problem == (
+        f"{out / 'shard-000002.tar'} could not be written: No space left on device. "
+        f"Whole shards that remain in {out}: 2."
+    )
+    assert "remove the .tar and .tar.idx files" in caught.value.remedy
+    assert {path.name for path in out.iterdir()} == {
+        f"shard-00000{number}.tar{end}" for number in (0, 1) for end in ("", ".idx")
+    }
+
+
+def test_an_image_that_cannot_be_read_is_named(images, tmp_path, monkeypatch):
+    names = ["none.jpg"]
+    monkeypatch.setattr("densessl.datasets.shards.walk_images", lambda root: names)
+    with pytest.raises(UserError, match=r"No such file or directory \(.*none.jpg\)\. .*: 0\."):
+        write_shards(images, tmp_path / "out")
 
 
 def test_the_tool_writes_them_and_says_what_is_wrong(images, tmp_path, capsys):

@@ -116,6 +116,8 @@ def test_a_right_key_passes(shipped, key):
         ("train_dataloader.batch_size", 0, "a whole number above 0"),
         ("train_dataloader.batch_size", "x", "a whole number above 0"),
         ("train_dataloader.num_workers", -1, "a whole number, 0 or above"),
+        ("randomness.seed", 2**32, "a whole number from 0 to 4294967295"),
+        ("randomness.seed", True, "a whole number from 0 to 4294967295"),
         ("train_cfg.max_epochs", 1.5, "a whole number above 0"),
         ("model.queue_size", True, "a whole number above 0"),
         ("model.temperature", 0, "a number above 0"),

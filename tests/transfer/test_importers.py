@@ -7,6 +7,8 @@ import torchvision
 from torch import nn
 
 from densessl.errors import UserError
+from densessl.models.backbones import build_backbone
+from densessl.transfer.importers import depth_in_names
 from densessl.transfer.source import find_backbone
 
 RESNET = {"type": "ResNet", "depth": 18}
@@ -130,6 +132,11 @@ LAYOUTS = {
         lambda s, o: {"student": put("module.backbone.", o), "teacher": put("backbone.", s)},
     ),
 }
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101])
+def test_the_depth_in_the_names(depth):
+    assert depth_in_names(build_backbone(dict(type="ResNet", depth=depth)).state_dict()) == depth
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

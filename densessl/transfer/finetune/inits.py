@@ -11,17 +11,11 @@ from densessl.checkpoint import load_checkpoint
 from densessl.errors import UserError
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.export import export_checkpoint
+from densessl.transfer.importers import depth_in_names
 from densessl.transfer.source import IMAGENET_INPUT
 from densessl.transfer.targets.base import EXPORT_FORMAT
 
 RANDOM, SUPERVISED = "random", "supervised"
-# Blocks per stage and block type -> depth, for torchvision's names.
-DEPTHS = {
-    (2, 2, 2, 2, False): 18,
-    (3, 4, 6, 3, False): 34,
-    (3, 4, 6, 3, True): 50,
-    (3, 4, 23, 3, True): 101,
-}
 
 
 @dataclass(frozen=True)
@@ -110,17 +104,8 @@ def prepare_init(
         method="supervised" if source == SUPERVISED else meta.get("method"),
         file=str(exported),
         input=meta.get("input") or IMAGENET_INPUT,
-        depth=resnet_depth(content["state_dict"]),
+        depth=depth_in_names(content["state_dict"]),
     )
-
-
-def resnet_depth(state: dict[str, Tensor]) -> int | None:
-    """Depth of the ResNet that the names describe, or None."""
-    blocks = tuple(
-        len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")})
-        for stage in (1, 2, 3, 4)
-    )
-    return DEPTHS.get((*blocks, "layer1.0.conv3.weight" in state))
 
 
 def coverage_of(model: nn.Module, state: dict[str, Tensor]) -> Coverage:

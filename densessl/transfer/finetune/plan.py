@@ -11,6 +11,7 @@ from typing import Any
 
 from densessl.checkpoint import make_folder
 from densessl.errors import UserError
+from densessl.structures import SEEDS
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,11 @@ def check_request(inits: dict[str, str], seeds: list[int], fractions: list[float
                 f"The name '{name}' of --init cannot be a folder name.",
                 "Use letters, digits and . _ + - only.",
             )
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f"The seeds {seeds} cannot be used.", "Give different numbers from 0 on.")
+    if not seeds or len(set(seeds)) < len(seeds) or any(seed not in SEEDS for seed in seeds):
+        raise UserError(
+            f"The seeds {seeds} cannot be used.",
+            f"Give different whole numbers from 0 to {SEEDS[-1]}.",
+        )
     if not fractions or len(set(fractions)) < len(fractions):
         raise UserError(f"The label fractions {fractions} repeat.", "Name each once.")
     for fraction in fractions:

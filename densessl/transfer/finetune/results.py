@@ -9,8 +9,8 @@ from densessl.environment import environment
 from densessl.transfer.finetune.inits import Init
 from densessl.transfer.finetune.plan import Run
 from densessl.transfer.finetune.processes import read_json
+from densessl.transfer.summary import RESULTS_FORMAT
 
-FORMAT = "densessl-transfer/1"
 METRICS = {
     "detection": ("AP", "AP50", "AP75"),
     "instance": ("box_AP", "box_AP50", "box_AP75", "mask_AP", "mask_AP50", "mask_AP75"),
@@ -71,7 +71,7 @@ def collect(
     facts["val_images"] = facts["val_images"] or first.get("val_images")
     facts["classes"] = facts["classes"] or first.get("classes") or []
     return dict(
-        format=FORMAT,
+        format=RESULTS_FORMAT,
         task=cfg.transfer.task,
         title=cfg.transfer.title,
         config=Path(config).name,

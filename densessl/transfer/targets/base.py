@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from densessl.checkpoint import load_checkpoint, save_atomically
 from densessl.errors import UserError
+from densessl.models.backbones.resnet import LAYOUTS as RESNETS
 
 State = dict[str, Tensor]
 EXPORT_FORMAT = "densessl-export/1"
@@ -99,14 +100,13 @@ def resnet_depth(architecture: dict, target: str) -> int:
     Raises:
         UserError: It is none, so the target has no such backbone.
     """
-    depths = (18, 34, 50, 101)
     kind = architecture["type"].rpartition(".")[2]
     if kind == "ResNet":
         return architecture.get("depth", 50)
     name = architecture.get("name", "").partition(".")[0]
     # An option (another activation, a stride) may change the net without changing a name.
     plain = set(architecture) <= {"type", "name", "out_indices"}
-    for depth in depths:
+    for depth in RESNETS:
         if plain and name == f"resnet{depth}":
             return depth
     raise UserError(
