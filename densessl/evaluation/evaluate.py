@@ -73,7 +73,8 @@ def evaluate(
         frozen.size if size is None else size, k, temperature, tuple(sorted(stages)), limit, seed
     )
     result = judge(frozen, found, tasks, settings, batch_size, workers)
-    facts = dict(name=name or frozen.facts.get("method") or frozen.facts["source"], **frozen.facts)
+    known = {"source": type(frozen.module).__name__, **frozen.facts}
+    facts = dict(name=name or known.get("method") or known["source"], **known)
     return dict(format=FORMAT, backbone=facts, **result, environment=environment())
 
 

@@ -81,6 +81,11 @@ def test_colours_are_told_apart(classes):
     json.dumps(result, allow_nan=False)
 
 
+def test_a_wrapped_module_is_called_by_its_class(classes):
+    result = evaluate(FrozenBackbone(Colours()), classes, ["knn"], size=32)
+    assert result["backbone"]["name"] == result["backbone"]["source"] == "Colours"
+
+
 def test_voc_gives_all_four(voc):
     result = evaluate(Colours(), voc, size=96)
     figures, chance = result["metrics"], result["chance"]
