@@ -92,9 +92,12 @@ def cuda_of_torch(python):
     """CUDA's major version in the PyTorch that is or will be installed; 0 without CUDA."""
     if not has_module(python, "torch"):
         return CUDA
-    probe = "import torch; print((torch.version.cuda or '0').split('.')[0])"
+    probe = "import torch; print(torch.__version__, (torch.version.cuda or '0').split('.')[0])"
     result = subprocess.run([python, "-c", probe], capture_output=True, text=True, check=False)
-    return int(result.stdout) if result.returncode == 0 else CUDA
+    lowest = re.search(r">=([\d.]+)", requirement("torch")).group(1)
+    if result.returncode or not result.stdout.startswith(lowest + "."):
+        return CUDA  # it will be replaced
+    return int(result.stdout.split()[1])
 
 
 def check_nvcc(cuda):
@@ -112,9 +115,10 @@ def check_nvcc(cuda):
     stop(
         "this machine has an NVIDIA GPU, for which mmcv is compiled with the nvcc of CUDA %d, as "
         "PyTorch was; %s." % (cuda, found),
-        "install CUDA Toolkit %d and set CUDA_HOME to its folder; or install the PyTorch of your "
+        "install CUDA Toolkit %d and set CUDA_HOME to its folder; or install a PyTorch %s of your "
         "CUDA into the environment first; or put CUDA_VISIBLE_DEVICES= before the command, which "
-        "compiles mmcv for the CPU alone: detectors then do not run on the GPU." % cuda,
+        "compiles mmcv for the CPU alone: detectors then do not run on the GPU."
+        % (cuda, requirement("torch")[len("torch") :]),
     )
 
 

@@ -7,13 +7,13 @@ from types import FrameType
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_world_size, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 from densessl.datasets.images import too_many_broken
 from densessl.errors import UserError
 from densessl.registry import HOOKS
-from densessl.structures import ViewBatch
+from densessl.structures import PackedBatch
 
 COLLAPSED = 0.1
 """The ``embedding_std`` (see ``densessl.models.health``) under which a warning comes."""
@@ -99,15 +99,21 @@ class FiniteLossHook(Hook):
         self.loss = outputs["loss"]
         if self.every_n_train_iters(runner, self.interval):
             self.check(f"at step {runner.iter + 1}")
+        for hook in runner.hooks:
+            due = isinstance(hook, CheckpointHook) and not hook.by_epoch
+            if due and self.every_n_train_iters(runner, hook.interval):
+                self.before_save_checkpoint(runner)
 
     def after_train_epoch(self, runner) -> None:
-        # Not left to the checkpoint: before that one is written, mmengine removes an old one.
+        # As after those steps, not left to the checkpoint: before mmengine writes one, it removes
+        # an old one.
         self.before_save_checkpoint(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict | None = None) -> None:
         self.check("before the checkpoint, which was not written")
-        norms = torch._foreach_norm([p.detach() for p in method_of(runner).parameters()])
-        if not torch.stack(norms).isfinite().all():
+        state = method_of(runner).state_dict().values()
+        norms = torch._foreach_norm([value for value in state if value.is_floating_point()])
+        if not torch.stack([norm.float() for norm in norms]).isfinite().all():
             raise diverged(
                 "The weights are no numbers before the checkpoint, which was not written"
             )
@@ -206,7 +212,7 @@ class BrokenImagesHook(Hook):
         self.seen = 0
 
     def after_train_iter(
-        self, runner, batch_idx, data_batch: ViewBatch | None = None, outputs=None
+        self, runner, batch_idx, data_batch: PackedBatch | None = None, outputs=None
     ) -> None:
         dataset = runner.train_dataloader.dataset
         self.seen = min(self.seen + len(data_batch.index), len(dataset))

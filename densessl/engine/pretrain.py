@@ -130,12 +130,15 @@ def run(cfg: Config, resume: bool | str) -> Path:
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
-    """What a run wrote last to ``work_dir``: what it noted, or the newest file if that is lost."""
-    noted = find_latest_checkpoint(work_dir)
-    if noted and Path(noted).is_file():
-        return noted
-    files = sorted(Path(work_dir).glob("*_*.pth"), key=lambda path: path.stat().st_mtime)
-    return str(files[-1]) if files else None
+    """What a run wrote last to ``work_dir``: what it noted, also if the folder was moved since, or
+    its newest file if the note is lost."""
+    noted, folder = find_latest_checkpoint(work_dir), Path(work_dir)
+    if noted:
+        for file in (Path(noted), folder / Path(noted).name):
+            if file.is_file():
+                return str(file)
+    files = [file for kind in ("epoch", "iter", "step") for file in folder.glob(f"{kind}_*.pth")]
+    return str(max(files, key=lambda file: file.stat().st_mtime)) if files else None
 
 
 def check_launcher(launcher: str) -> None:
@@ -156,14 +159,14 @@ def check_launcher(launcher: str) -> None:
             "on CPUs use torchrun and --launcher pytorch",
         )
     if launcher == "mpi":
-        os.environ.setdefault("LOCAL_RANK", os.environ[sign])  # mmengine looks for it
+        os.environ["LOCAL_RANK"] = os.environ[sign]  # mmengine looks for it
         if "MASTER_ADDR" not in os.environ:
             raise UserError(
                 "--launcher mpi needs the name of the first machine in MASTER_ADDR.",
                 "mpirun -x MASTER_ADDR=HOST ...",
             )
     gpus, local_rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
-    if torch.cuda.is_available() and local_rank >= gpus:
+    if launcher != "slurm" and torch.cuda.is_available() and local_rank >= gpus:
         raise UserError(
             f"{program} started more processes on this machine than the {gpus} GPUs it has.",
             "start as many as there are GPUs",

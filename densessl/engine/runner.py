@@ -16,6 +16,7 @@ from mmengine.dist import (
 from mmengine.logging import MessageHub
 from mmengine.optim import LinearLR
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import Dataset
 
 from densessl.checkpoint import CHECKPOINT_FORMAT as FORMAT
@@ -28,6 +29,8 @@ from densessl.environment import CORE_PACKAGES, package_versions
 from densessl.errors import UserError
 from densessl.transfer.coverage import compare_state
 from densessl.transfer.export import load_source
+from densessl.transfer.source import SourceBackbone
+from densessl.transfer.targets.base import images_for
 
 OUR_HOOKS = dict(
     optimizer_step=dict(type="OptimizerStepHook"),
@@ -41,6 +44,29 @@ OUR_HOOKS = dict(
 
 def _nothing(record: logging.LogRecord) -> bool:
     return False
+
+
+def _any_source(filename: str) -> SourceBackbone:
+    """The student of a checkpoint, or its teacher where that is all there is."""
+    try:
+        return load_source(filename)
+    except UserError as no_student:
+        try:
+            return load_source(filename, "teacher")
+        except UserError:
+            raise no_student from None
+
+
+@torch.no_grad()
+def _same_maps(backbone: nn.Module, source: SourceBackbone) -> bool:
+    """Whether ``backbone`` makes of an image what the checkpoint's network makes of it: names and
+    shapes do not show strides or the number of heads."""
+    stages = getattr(backbone, "out_indices", None)
+    theirs = source.build(**({} if stages is None else {"out_indices": stages}))
+    image, device = images_for(theirs), next(backbone.parameters()).device
+    maps = [net.eval()(image.to(device)) for net in (backbone, theirs.to(device))]
+    backbone.train()
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(*maps, strict=True))
 
 
 class PretrainRunner(Runner):
@@ -140,11 +166,7 @@ class PretrainRunner(Runner):
             format=FORMAT,
             method=type(method).__name__,
             architecture=self.cfg.model.backbone.to_dict(),
-            input=dict(
-                mean=preprocessor.mean.tolist(),
-                std=preprocessor.std.tolist(),
-                channel_order=preprocessor.channel_order,
-            ),
+            input=preprocessor.input,
             view_size=getattr(self.train_dataloader.dataset.transform, "size", None),
             step=method.step,
             versions=package_versions(CORE_PACKAGES),
@@ -207,12 +229,12 @@ class PretrainRunner(Runner):
 
     def start_from(self, filename: str) -> None:
         """Gives the backbone, and its teacher's, the weights of any checkpoint that
-        ``tools/convert.py`` reads: ours, exported or another project's.
+        ``tools/convert.py`` reads: ours, exported or another project's, its student if it has one.
 
         Raises:
             UserError: If the file cannot be used, or does not hold exactly this backbone.
         """
-        method, source = method_of(self), load_source(filename)
+        method, source = method_of(self), _any_source(filename)
         whole = source.under(method.backbone)
         coverage = compare_state(method.backbone.state_dict(), whole)
         if not coverage.complete:
@@ -221,9 +243,20 @@ class PretrainRunner(Runner):
                 "name a checkpoint of the same architecture",
             )
         method.backbone.load_state_dict(whole)
+        if not _same_maps(method.backbone, source):
+            raise UserError(
+                f"load_from={filename} has tensors that fit, but is another network than "
+                f"model.backbone: {source.architecture}. {' '.join(source.notes)}",
+                "set model.backbone to that architecture",
+            )
         if hasattr(method, "teacher"):
             method.teacher.restart(method)
         self.logger.info(f"backbone from {filename} ({source.layout}): {coverage.summary()}")
+        if source.meta["input"] != method.data_preprocessor.input:
+            self.logger.warning(
+                f"{filename} was trained on {source.meta['input']}, and this run's views are "
+                f"{method.data_preprocessor.input}"
+            )
 
     def resume(self, filename: str, **kwargs) -> None:
         """As mmengine's, inside an epoch too, after checking that the checkpoint fits this model.
@@ -245,6 +278,13 @@ class PretrainRunner(Runner):
                 f"{filename} belongs to another model than this config builds:\n{coverage.table()}",
                 "resume with the config it was trained with (it lies beside the checkpoint), or "
                 "start a new run in another --work-dir",
+            )
+        groups = checkpoint["optimizer"]["param_groups"], self.optim_wrapper.optimizer.param_groups
+        if len({tuple(len(group["params"]) for group in each) for each in groups}) > 1:
+            raise UserError(
+                f"{filename} groups its parameters in another way than this version of densessl.",
+                "go on with the version that wrote it (see versions in the checkpoint), or begin a "
+                f"new run with --cfg-options load_from={filename}",
             )
         super().resume(filename, **kwargs)
         self._resume_order(meta)

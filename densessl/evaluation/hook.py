@@ -77,14 +77,9 @@ class EvaluationHook(Hook):
                 "backbone.",
                 "set it to 'student'",
             )
-        preprocessor = method.data_preprocessor
         return FrozenBackbone(
             owner.backbone,
-            dict(
-                mean=preprocessor.mean.tolist(),
-                std=preprocessor.std.tolist(),
-                channel_order=preprocessor.channel_order,
-            ),
+            method.data_preprocessor.input,
             getattr(owner.backbone, "out_indices", C5),
             view_size=getattr(runner.train_dataloader.dataset.transform, "size", None),
         )

@@ -53,9 +53,10 @@ def _attend(query: Tensor, negatives: Tensor, scale: float) -> tuple[Tensor, Ten
     slices, heads = math.ceil(len(query) / 256), 1
     while slices * heads < 4 * torch.get_num_threads() and len(negatives) % (2 * heads) == 0:
         heads *= 2
-    keys = negatives.reshape(1, heads, -1, negatives.shape[1])
+    # Contiguous: the kernel takes it that the channels of a row lie side by side.
+    keys = negatives.contiguous().view(1, heads, -1, negatives.shape[1])
     means, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query.expand(1, heads, -1, -1), keys, keys, scale=scale
+        query.contiguous().expand(1, heads, -1, -1), keys, keys, scale=scale
     )  # (1, heads, N, C), (1, heads, N)
     share = log_sums.softmax(1).unsqueeze(3)
     return log_sums.logsumexp(1).squeeze(0), (share * means).sum(1).squeeze(0)

@@ -1,7 +1,7 @@
 """Losses of two views' embeddings, for configs: any of them fits any ``TwoView`` method.
 
-Rows of one ``group`` share a cell of the second view, so they are no negatives of each other; None
-is a group for each row.
+A loss that takes other rows as ``negatives`` says so, and is then told of each row's ``group``:
+rows that share a cell of the second view are no negatives of each other.
 """
 
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from densessl.registry import MODELS
 @MODELS.register_module()
 class NTXent(nn.Module):
     """See ``densessl.losses.nt_xent``."""
+
+    negatives = True
 
     def __init__(self, temperature: float = 0.1):
         super().__init__()
@@ -30,7 +32,7 @@ class BarlowTwinsLoss(nn.Module):
         super().__init__()
         self.lambd = lambd
 
-    def forward(self, z1: Tensor, z2: Tensor, group: Tensor | None = None) -> Tensor:
+    def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
         return barlow_twins(z1, z2, self.lambd)
 
 
@@ -42,13 +44,15 @@ class VICRegLoss(nn.Module):
         super().__init__()
         self.weights = (sim_weight, var_weight, cov_weight)
 
-    def forward(self, z1: Tensor, z2: Tensor, group: Tensor | None = None) -> Tensor:
+    def forward(self, z1: Tensor, z2: Tensor) -> Tensor:
         return vicreg(z1, z2, *self.weights)
 
 
 @MODELS.register_module()
 class BatchHardTriplet(nn.Module):
     """See ``densessl.losses.batch_hard_triplet``."""
+
+    negatives = True
 
     def __init__(self, margin: float = 0.3):
         super().__init__()

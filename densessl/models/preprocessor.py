@@ -46,6 +46,13 @@ class ViewPreprocessor(BaseDataPreprocessor):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float64), persistent=False)
         self.batched = BatchedAugmentation()
 
+    @property
+    def input(self) -> dict:
+        """What the backbone gets, as checkpoints keep it: mean, std and channel order."""
+        return dict(
+            mean=self.mean.tolist(), std=self.std.tolist(), channel_order=self.channel_order
+        )
+
     def cast_data(self, data):
         """``data`` on the device; a batch as the loader gives it is unpacked there."""
         data = super().cast_data(data)

@@ -109,25 +109,26 @@ def test_nan_weights_are_never_saved(tmp_path, images, monkeypatch):
     assert not list((tmp_path / "run").glob("*.pth*"))
 
 
-def test_weights_that_a_step_has_broken_are_not_saved(tmp_path, images, monkeypatch):
-    """The epoch's last loss is a number, and the step after it breaks the weights."""
+@pytest.mark.parametrize("by_epoch, interval, kept", [(True, 1, "epoch_1"), (False, 4, "iter_12")])
+@pytest.mark.parametrize("broken", ["backbone.layers.0.weight", "backbone.layers.1.running_var"])
+def test_what_a_step_has_broken_is_not_saved(
+    tmp_path, images, monkeypatch, by_epoch, interval, kept, broken
+):
+    """The last loss is a number, and the step after it breaks the state."""
     original = MoCo.after_optimizer_step
 
     def step(self):
         original(self)
         if self.step == 16:
-            with torch.no_grad():
-                next(self.parameters()).fill_(torch.nan)
+            self.state_dict()[broken].fill_(torch.nan)
 
     monkeypatch.setattr(MoCo, "after_optimizer_step", step)
     config = write_config(tmp_path / "config.py", images)
-    keep_one = {
-        "default_hooks.checkpoint.interval": 1,
-        "default_hooks.checkpoint.max_keep_ckpts": 1,
-    }
+    keep_one = dict(by_epoch=by_epoch, interval=interval, max_keep_ckpts=1)
+    options = {f"default_hooks.checkpoint.{name}": value for name, value in keep_one.items()}
     with pytest.raises(UserError, match="The weights are no numbers before the checkpoint"):
-        pretrain(config, work_dir=tmp_path / "run", **keep_one)
-    assert [path.name for path in (tmp_path / "run").glob("*.pth*")] == ["epoch_1.pth"]
+        pretrain(config, work_dir=tmp_path / "run", **options)
+    assert [path.stem for path in (tmp_path / "run").glob("*.pth*")] == [kept]
 
 
 @pytest.mark.parametrize("scale, warned", [(0.0, True), (1.0, False)])

@@ -123,11 +123,13 @@ def test_an_exported_file_is_no_training(tmp_path, images):
 
 def test_a_note_that_was_lost_is_made_up_for_by_the_newest_file(tmp_path):
     """The note is empty after a crash, or names a place that the folder was moved away from."""
-    assert latest_checkpoint(str(tmp_path)) is None
-    for age, name in ((20, "epoch_1.pth"), (10, "step_30.pth"), (0, "other.pth")):
+    for age, name in ((0, "imagenet_resnet50.pth"), (20, "epoch_1.pth"), (10, "step_30.pth")):
+        assert latest_checkpoint(str(tmp_path)) is None or age
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
-    for note in ("", str(tmp_path / "moved" / "epoch_2.pth")):
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "before" / "epoch_1.pth"))
+    assert latest_checkpoint(str(tmp_path)) == str(tmp_path / "epoch_1.pth")
+    for note in ("", str(tmp_path / "before" / "epoch_2.pth")):
         (tmp_path / "last_checkpoint").write_text(note)
         assert latest_checkpoint(str(tmp_path)) == str(tmp_path / "step_30.pth")
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_1.pth"))

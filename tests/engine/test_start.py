@@ -12,6 +12,7 @@ from densessl.engine import pretrain
 from densessl.engine.pretrain import check_launcher
 from densessl.engine.runner import PretrainRunner
 from densessl.errors import UserError
+from densessl.transfer.export import export_checkpoint
 from tests.training import write_config
 
 RESNET = 'model["backbone"] = dict(_delete_=True, type="ResNet", depth=18)'
@@ -76,3 +77,35 @@ def test_what_a_launcher_left_is_looked_at_first(monkeypatch, launcher, found, p
         check_launcher(launcher)
     if launcher == "mpi":
         assert found["LOCAL_RANK"] == found["OMPI_COMM_WORLD_LOCAL_RANK"], "mmengine reads this one"
+
+
+def test_tensors_that_fit_another_network_are_refused(tmp_path, images):
+    """Names and shapes do not show how many heads a vision transformer has."""
+    vit = dict(type="TimmBackbone", name="vit_tiny_patch16_224", img_size=32, depth=2)
+    extra = f'model["backbone"] = dict(_delete_=True, **{vit})'
+    config = write_config(tmp_path / "c.py", images, base="moco", extra=extra)
+    first = pretrain(config, work_dir=tmp_path / "first", **{"train_cfg.max_steps": 1})
+    again = {"load_from": str(first), "train_cfg.max_steps": 1}
+    pretrain(config, work_dir=tmp_path / "same", **again)
+    with pytest.raises(UserError, match="is another network than model.backbone"):
+        pretrain(config, work_dir=tmp_path / "other", **again, **{"model.backbone.num_heads": 6})
+
+
+def test_a_teacher_alone_will_do_and_another_input_is_said(tmp_path, images, capsys):
+    config = write_config(tmp_path / "c.py", images, extra=RESNET)
+    first = pretrain(config, work_dir=tmp_path / "first", **{"train_cfg.max_steps": 1})
+    export_checkpoint(first, tmp_path / "teacher.pth", "torchvision", which="teacher")
+    options = {"load_from": str(tmp_path / "teacher.pth"), "train_cfg.max_steps": 1}
+    pretrain(config, work_dir=tmp_path / "same", **options)
+    assert "was trained on" not in capsys.readouterr().out
+    gray = {"model.data_preprocessor": dict(type="ViewPreprocessor", mean=[127.5] * 3)}
+    pretrain(config, work_dir=tmp_path / "other", **options, **gray)
+    assert "was trained on" in capsys.readouterr().out
+
+
+def test_a_checkpoint_with_other_groups_of_parameters_is_explained(tmp_path, images):
+    config = write_config(tmp_path / "c.py", images)
+    first = pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_steps": 1})
+    slow_head = {"optim_wrapper.paramwise_cfg": dict(custom_keys=dict(head=dict(lr_mult=0.1)))}
+    with pytest.raises(UserError, match="groups its parameters in another way"):
+        pretrain(config, work_dir=tmp_path / "run", resume=str(first), **slow_head)

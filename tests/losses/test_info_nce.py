@@ -51,6 +51,18 @@ def test_vectors_need_not_be_normalised(form):
     assert torch.isclose(info_nce(query, positive, negatives, 0.05), expected, rtol=1e-12)
 
 
+def test_inputs_may_have_any_strides(form):
+    args = inputs(50, 64)
+    expected = info_nce(*args)
+    turned = [x.detach().T.contiguous().T for x in args]
+    for place in range(3):
+        mixed = [*args[:place], turned[place], *args[place + 1 :]]
+        assert torch.isclose(info_nce(*mixed), expected, rtol=1e-12)
+    assert torch.isclose(info_nce(*turned), expected, rtol=1e-12)
+    same = args[2][:1].expand(64, -1)
+    assert torch.isclose(info_nce(*args[:2], same), info_nce(*args[:2], same.clone()), rtol=1e-12)
+
+
 def test_identical_vectors_give_log_k_plus_one(form):
     same = F.normalize(torch.ones(4, 8, dtype=torch.float64), dim=1)
     loss = info_nce(same, same, same[:1].expand(3000, -1))

@@ -94,8 +94,8 @@ class TimmBackbone(nn.Module):
         return self(x, embed=True)
 
     def train_head(self, on: bool = True) -> None:
-        """Whether what lies between the last map and ``embed``'s vectors is trained, such as a
-        ConvNeXt's last norm."""
+        """Whether timm's ``head`` is trained, which some models embed with: a ConvNeXt's last norm
+        lies there. Others have layers of other names there, which always are."""
         if isinstance(getattr(self.model, "head", None), nn.Module):
             self.model.head.requires_grad_(on)
 

@@ -9,10 +9,12 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from densessl.errors import UserError
+from densessl.models.backbones import ResNet, SplitResNet, TimmBackbone
 from densessl.registry import MODELS
-from densessl.structures import ViewBatch
+from densessl.structures import PackedBatch, ViewBatch
 
 LAST_STAGE = 3  # C5
+OURS = (ResNet, SplitResNet, TimmBackbone)
 
 
 class Method(BaseModel, metaclass=ABCMeta):
@@ -32,7 +34,8 @@ class Method(BaseModel, metaclass=ABCMeta):
     Attributes:
         sync_bn: Whether BatchNorm statistics are the global batch's, in student and teacher. On
             CPUs, where PyTorch has no such BatchNorm, they stay each process's own.
-        smallest_batch: Images that the global batch must have at least.
+        smallest_batch: Images that the global batch must have at least, or where BatchNorm sees its
+            own process only, each process.
     """
 
     sync_bn = False
@@ -41,8 +44,8 @@ class Method(BaseModel, metaclass=ABCMeta):
     def __init__(self, backbone: dict | nn.Module, data_preprocessor: dict | None = None):
         super().__init__(data_preprocessor or dict(type="ViewPreprocessor", _scope_="densessl"))
         self.backbone = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
-        stages = getattr(self.backbone, "out_indices", (LAST_STAGE,))
-        if LAST_STAGE not in stages:
+        stages = getattr(self.backbone, "out_indices", ())
+        if isinstance(self.backbone, OURS) and LAST_STAGE not in stages:
             raise UserError(
                 f"model.backbone.out_indices is {stages}: the stages after them would stay random.",
                 f"add {LAST_STAGE}, for C5",
@@ -99,7 +102,7 @@ class Method(BaseModel, metaclass=ABCMeta):
         """The two views of ``batch``; see ``views_of``."""
         return self.views_of(batch, 2)
 
-    def augment(self, batch: ViewBatch) -> ViewBatch:
+    def augment(self, batch: PackedBatch) -> ViewBatch:
         """What the loader gave, as ``loss`` wants it: float views on the device."""
         return self.data_preprocessor(batch, True)["batch"]
 
@@ -144,13 +147,13 @@ class Method(BaseModel, metaclass=ABCMeta):
         """See ``loss``; what a wrapper of the method calls."""
         return self.loss(batch)
 
-    def train_step(self, data: ViewBatch, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+    def train_step(self, data: PackedBatch, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """One optimizer step over all micro-batches of ``data``; the figures are their means."""
         return train_step(self, self, data, optim_wrapper)
 
 
 def train_step(
-    model: nn.Module, method: Method, data: ViewBatch, optim_wrapper: OptimWrapper
+    model: nn.Module, method: Method, data: PackedBatch, optim_wrapper: OptimWrapper
 ) -> dict[str, Tensor]:
     """The training step of a method, wrapped in ``model`` (DDP) or bare."""
     logs = []

@@ -54,14 +54,13 @@ class CPC(Method):
         data_preprocessor: dict | None = None,
     ):
         super().__init__(backbone, data_preprocessor)
-        if not offsets or not 1 <= min(offsets) <= max(offsets) < grid:
+        if not offsets or [*offsets] != sorted({*offsets} & {*range(1, grid)}):
             raise UserError(
                 f"model.offsets is {tuple(offsets)}, and the grid has {grid} rows (model.grid).",
                 f"list some of 1 to {grid - 1}",
             )
         if directions not in (1, 2, 3, 4):
             raise UserError(f"model.directions is {directions}.", "use 1 (v1) to 4 (v2)")
-        offsets = tuple(sorted(offsets))
         channels = self.backbone.out_channels[-1]
         self.predictors = nn.ModuleList(
             RowPredictor(self.build_head(context), channels, offsets, dim)

@@ -17,7 +17,7 @@ from densessl.models.methods.base import Method
 from densessl.models.teacher import Teacher
 from densessl.precision import at_least_float32, l2_normalize
 from densessl.registry import MODELS
-from densessl.structures import ViewBatch, ViewRecord
+from densessl.structures import PackedBatch, ViewBatch, ViewRecord
 
 MAX_QUEUE = 65536
 
@@ -68,7 +68,7 @@ class MoCo(Method):
             lines.append("shuffle-BN does nothing on one device; MoCo's recipes are for several")
         return lines
 
-    def augment(self, batch: ViewBatch) -> ViewBatch:
+    def augment(self, batch: PackedBatch) -> ViewBatch:
         """Shuffle-BN: key views travel as bytes, and are augmented where they are encoded."""
         batch = self.data_preprocessor.cast_data(batch)
         query_view, key_view = self.two_views(batch)

@@ -61,8 +61,9 @@ class TwoView(Method):
     def compare(self, z1: Tensor, z2: Tensor, group: Tensor | None = None) -> Tensor:
         """The loss of this process's (N, C) embeddings, of images or of cells, among those of
         all processes; (N,) ``group`` says which rows share a cell of the second view."""
-        group = None if group is None else gather(group)
-        return self.criterion(gather_with_grad(z1), gather_with_grad(z2), group)
+        told = group is not None and getattr(self.criterion, "negatives", False)
+        z = gather_with_grad(z1), gather_with_grad(z2)
+        return self.criterion(*z, gather(group)) if told else self.criterion(*z)
 
     def with_cells(
         self,

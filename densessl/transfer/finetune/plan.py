@@ -53,7 +53,8 @@ def check_request(inits: dict[str, str], seeds: list[int], fractions: list[float
                 f"The name '{name}' of --init cannot be a folder name.",
                 "Use letters, digits and . _ + - only.",
             )
-    if not seeds or len(set(seeds)) < len(seeds) or any(seed not in SEEDS for seed in seeds):
+    usable = all(isinstance(seed, int) and seed in SEEDS for seed in seeds)
+    if not seeds or len(set(seeds)) < len(seeds) or not usable:
         raise UserError(
             f"The seeds {seeds} cannot be used.",
             f"Give different whole numbers from 0 to {SEEDS[-1]}.",
