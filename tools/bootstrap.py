@@ -196,7 +196,7 @@ def main(argv=None):
     pip_install(python, "densessl", "--no-build-isolation", "-e", ROOT + "[dev]")
     with open(stamp, "w", encoding="utf-8") as handle:
         handle.write(fingerprint())
-    say("done in %.0f s: %s" % (time.time() - started, venv_dir))
+    say("done in %.0f s; use it with: . %s/bin/activate" % (time.time() - started, venv_dir))
 
 
 if __name__ == "__main__":

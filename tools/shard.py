@@ -19,7 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 2
-    print(f"{len(shards)} shards in {args.out}. To train on them: --images {args.out}")
+    count = f"{len(shards)} shard{'s' * (len(shards) != 1)}"
+    print(f"{count} in {args.out}. To train on them: --images {args.out}")
     return 0
 
 

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"\nStopped. Checkpoint: {stop.checkpoint}\n{GO_ON}", file=sys.stderr)
         return 128 + stop.signum
     except KeyboardInterrupt:  # before the first step, or twice
-        print(f"\nStopped at once, without a checkpoint.\n{GO_ON}", file=sys.stderr)
+        print(f"\nStopped at once: only earlier checkpoints stay.\n{GO_ON}", file=sys.stderr)
         return 128 + signal.SIGINT
     if is_main_process():
         print(

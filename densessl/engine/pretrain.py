@@ -10,7 +10,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list
 from mmengine.registry import FUNCTIONS, DefaultScope
-from mmengine.runner import find_latest_checkpoint
 
 from densessl.checkpoint import install_safe_loader, make_folder
 from densessl.engine.advice import building_advice, memory_advice
@@ -132,11 +131,12 @@ def run(cfg: Config, resume: bool | str) -> Path:
 def latest_checkpoint(work_dir: str) -> str | None:
     """What a run wrote last to ``work_dir``: what it noted, also if the folder was moved since, or
     its newest file if the note is lost."""
-    noted, folder = find_latest_checkpoint(work_dir), Path(work_dir)
-    if noted:
-        for file in (Path(noted), folder / Path(noted).name):
-            if file.is_file():
-                return str(file)
+    folder = Path(work_dir)
+    note = folder / "last_checkpoint"
+    noted = Path(note.read_text().strip()) if note.is_file() else Path()
+    for file in (noted, folder / noted.name):
+        if file.is_file():
+            return str(file)
     files = [file for kind in ("epoch", "iter", "step") for file in folder.glob(f"{kind}_*.pth")]
     return str(max(files, key=lambda file: file.stat().st_mtime)) if files else None
 

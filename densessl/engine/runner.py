@@ -30,7 +30,7 @@ from densessl.errors import UserError
 from densessl.transfer.coverage import compare_state
 from densessl.transfer.export import load_source
 from densessl.transfer.source import SourceBackbone
-from densessl.transfer.targets.base import images_for
+from densessl.transfer.targets.base import describe, images_for
 
 OUR_HOOKS = dict(
     optimizer_step=dict(type="OptimizerStepHook"),
@@ -238,9 +238,11 @@ class PretrainRunner(Runner):
         whole = source.under(method.backbone)
         coverage = compare_state(method.backbone.state_dict(), whole)
         if not coverage.complete:
+            gaps = [*coverage.missing, *coverage.unexpected, *(coverage.mismatched or ())]
             raise UserError(
-                f"load_from={filename} does not fit model.backbone:\n{coverage.table()}",
-                "name a checkpoint of the same architecture",
+                f"load_from={filename} holds a {describe(source.architecture)}, which does not fit "
+                f"model.backbone: {len(gaps)} tensors differ, {', '.join(gaps[:3])} ...",
+                "name a checkpoint of the same architecture, or set model.backbone to it",
             )
         method.backbone.load_state_dict(whole)
         if not _same_maps(method.backbone, source):

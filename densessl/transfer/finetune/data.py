@@ -20,6 +20,7 @@ LAYOUTS = {
     "segmentation": "a VOC folder (JPEGImages/, SegmentationClass/*.png, ImageSets/Segmentation/"
     "{train,val}.txt) or images/{train,val} with masks/{train,val}",
 }
+WHERE = "Check the path: --data, or the data of the EvaluationHook."
 # Names of the training and the evaluation list, tried in this order.
 SPLITS = (("train", "val"), ("trainval", "test"), ("train", "test"), ("training", "validation"))
 
@@ -97,9 +98,9 @@ def check_folder(folder: str | Path) -> Path:
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise UserError(f"The data folder {folder} {what}.", "Check the path given with --data.")
+        raise UserError(f"The data folder {folder} {what}.", WHERE)
     if not any(folder.iterdir()):
-        raise UserError(f"The data folder {folder} is empty.", "Check the path given with --data.")
+        raise UserError(f"The data folder {folder} is empty.", WHERE)
     return folder.resolve()
 
 
