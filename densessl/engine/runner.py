@@ -16,11 +16,15 @@ from mmengine.dist import (
 from mmengine.logging import MessageHub
 from mmengine.optim import LinearLR
 from mmengine.runner import Runner
-from torch import nn
 from torch.utils.data import Dataset
 
-from densessl.checkpoint import CHECKPOINT_FORMAT as FORMAT
-from densessl.checkpoint import check_free_space, load_checkpoint, open_atomically
+from densessl.checkpoint import (
+    CHECKPOINT_FORMAT,
+    check_free_space,
+    load_checkpoint,
+    open_atomically,
+)
+from densessl.engine.beginning import begin_with
 from densessl.engine.compiling import compile_networks
 from densessl.engine.hooks import method_of
 from densessl.engine.loop import end_workers
@@ -28,9 +32,6 @@ from densessl.engine.message_hub import DeferredMessageHub
 from densessl.environment import CORE_PACKAGES, package_versions
 from densessl.errors import UserError
 from densessl.transfer.coverage import compare_state
-from densessl.transfer.export import load_source
-from densessl.transfer.source import SourceBackbone
-from densessl.transfer.targets.base import describe, images_for
 
 OUR_HOOKS = dict(
     optimizer_step=dict(type="OptimizerStepHook"),
@@ -44,29 +45,6 @@ OUR_HOOKS = dict(
 
 def _nothing(record: logging.LogRecord) -> bool:
     return False
-
-
-def _any_source(filename: str) -> SourceBackbone:
-    """The student of a checkpoint, or its teacher where that is all there is."""
-    try:
-        return load_source(filename)
-    except UserError as no_student:
-        try:
-            return load_source(filename, "teacher")
-        except UserError:
-            raise no_student from None
-
-
-@torch.no_grad()
-def _same_maps(backbone: nn.Module, source: SourceBackbone) -> bool:
-    """Whether ``backbone`` makes of an image what the checkpoint's network makes of it: names and
-    shapes do not show strides or the number of heads."""
-    stages = getattr(backbone, "out_indices", None)
-    theirs = source.build(**({} if stages is None else {"out_indices": stages}))
-    image, device = images_for(theirs), next(backbone.parameters()).device
-    maps = [net.eval()(image.to(device)) for net in (backbone, theirs.to(device))]
-    backbone.train()
-    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(*maps, strict=True))
 
 
 class PretrainRunner(Runner):
@@ -163,7 +141,7 @@ class PretrainRunner(Runner):
         method = method_of(self)
         preprocessor = method.data_preprocessor
         return dict(
-            format=FORMAT,
+            format=CHECKPOINT_FORMAT,
             method=type(method).__name__,
             architecture=self.cfg.model.backbone.to_dict(),
             input=preprocessor.input,
@@ -211,7 +189,7 @@ class PretrainRunner(Runner):
         check_free_space(self.work_dir, count * (weights + 2 * moments), "the checkpoints")
 
     def load_or_resume(self) -> None:
-        """As mmengine's, but all ranks do the same, and ``load_from`` alone is ``start_from``.
+        """As mmengine's, but all ranks do the same, and ``load_from`` alone is ``begin_with``.
 
         Raises:
             UserError: If the ranks do not find the same in their work folders.
@@ -223,42 +201,9 @@ class PretrainRunner(Runner):
                 "use a --work-dir that all machines share",
             )
         if self._load_from and not self._resume and not self._has_loaded:
-            self.start_from(self._load_from)
+            begin_with(self._load_from, method_of(self), self.logger)
             self._has_loaded = True
         super().load_or_resume()
-
-    def start_from(self, filename: str) -> None:
-        """Gives the backbone, and its teacher's, the weights of any checkpoint that
-        ``tools/convert.py`` reads: ours, exported or another project's, its student if it has one.
-
-        Raises:
-            UserError: If the file cannot be used, or does not hold exactly this backbone.
-        """
-        method, source = method_of(self), _any_source(filename)
-        whole = source.under(method.backbone)
-        coverage = compare_state(method.backbone.state_dict(), whole)
-        if not coverage.complete:
-            gaps = [*coverage.missing, *coverage.unexpected, *(coverage.mismatched or ())]
-            raise UserError(
-                f"load_from={filename} holds a {describe(source.architecture)}, which does not fit "
-                f"model.backbone: {len(gaps)} tensors differ, {', '.join(gaps[:3])} ...",
-                "name a checkpoint of the same architecture, or set model.backbone to it",
-            )
-        method.backbone.load_state_dict(whole)
-        if not _same_maps(method.backbone, source):
-            raise UserError(
-                f"load_from={filename} has tensors that fit, but is another network than "
-                f"model.backbone: {source.architecture}. {' '.join(source.notes)}",
-                "set model.backbone to that architecture",
-            )
-        if hasattr(method, "teacher"):
-            method.teacher.restart(method)
-        self.logger.info(f"backbone from {filename} ({source.layout}): {coverage.summary()}")
-        if source.meta["input"] != method.data_preprocessor.input:
-            self.logger.warning(
-                f"{filename} was trained on {source.meta['input']}, and this run's views are "
-                f"{method.data_preprocessor.input}"
-            )
 
     def resume(self, filename: str, **kwargs) -> None:
         """As mmengine's, inside an epoch too, after checking that the checkpoint fits this model.
@@ -268,7 +213,7 @@ class PretrainRunner(Runner):
         """
         checkpoint = load_checkpoint(filename)
         meta = checkpoint.get("meta") or {}
-        if meta.get("format") != FORMAT:
+        if meta.get("format") != CHECKPOINT_FORMAT:
             raise UserError(
                 f"{filename} holds no training to go on with.",
                 "resume from a checkpoint that tools/train.py wrote, not from an exported one",

@@ -8,9 +8,9 @@ import torch
 import torchvision
 
 from densessl.checkpoint import load_checkpoint
-from densessl.engine import pretrain
+from densessl.engine import pretrain, runner
+from densessl.engine.beginning import begin_with
 from densessl.engine.pretrain import check_launcher
-from densessl.engine.runner import PretrainRunner
 from densessl.errors import UserError
 from densessl.transfer.export import export_checkpoint
 from tests.training import write_config
@@ -31,13 +31,12 @@ def test_student_and_teacher_begin_with_the_weights_of_the_file(
     tmp_path, images, weights, monkeypatch
 ):
     config, begun = write_config(tmp_path / "c.py", images, extra=RESNET), {}
-    start_from = PretrainRunner.start_from
 
-    def watched(self, filename):
-        start_from(self, filename)
-        begun.update({name: value.clone() for name, value in self.model.state_dict().items()})
+    def watched(filename, method, logger):
+        begin_with(filename, method, logger)
+        begun.update({name: value.clone() for name, value in method.state_dict().items()})
 
-    monkeypatch.setattr(PretrainRunner, "start_from", watched)
+    monkeypatch.setattr(runner, "begin_with", watched)
     # --resume on a work folder without a run, as a script says it that may be started again.
     options = {"train_cfg.max_steps": 1, "load_from": str(weights)}
     pretrain(config, work_dir=tmp_path / "run", resume="auto", **options)

@@ -1,0 +1,70 @@
+"""The weights that a training begins with, where they are not random."""
+
+import logging
+
+import torch
+from torch import nn
+
+from densessl.errors import UserError
+from densessl.models.methods.base import Method
+from densessl.transfer.coverage import compare_state
+from densessl.transfer.export import load_source
+from densessl.transfer.source import SourceBackbone
+from densessl.transfer.targets.base import describe, images_for
+
+
+def begin_with(filename: str, method: Method, logger: logging.Logger) -> None:
+    """Gives a method's backbone, and its teacher's, the weights of any checkpoint that
+    ``tools/convert.py`` reads: ours, exported or another project's, its student if it has one.
+
+    Raises:
+        UserError: If the file cannot be used, or does not hold exactly this backbone.
+    """
+    source = _any_source(filename)
+    whole = source.under(method.backbone)
+    coverage = compare_state(method.backbone.state_dict(), whole)
+    if not coverage.complete:
+        gaps = [*coverage.missing, *coverage.unexpected, *(coverage.mismatched or ())]
+        raise UserError(
+            f"load_from={filename} holds a {describe(source.architecture)}, which does not fit "
+            f"model.backbone: {len(gaps)} tensors differ, {', '.join(gaps[:3])} ...",
+            "name a checkpoint of the same architecture, or set model.backbone to it",
+        )
+    method.backbone.load_state_dict(whole)
+    if not _same_maps(method.backbone, source):
+        raise UserError(
+            f"load_from={filename} has tensors that fit, but is another network than "
+            f"model.backbone: {source.architecture}. {' '.join(source.notes)}",
+            "set model.backbone to that architecture",
+        )
+    if hasattr(method, "teacher"):
+        method.teacher.restart(method)
+    logger.info(f"backbone from {filename} ({source.layout}): {coverage.summary()}")
+    if source.meta["input"] != method.data_preprocessor.input:
+        logger.warning(
+            f"{filename} was trained on {source.meta['input']}, and this run's views are "
+            f"{method.data_preprocessor.input}"
+        )
+
+
+def _any_source(filename: str) -> SourceBackbone:
+    """The student of a checkpoint, or its teacher where that is all there is."""
+    try:
+        return load_source(filename)
+    except UserError as no_student:
+        try:
+            return load_source(filename, "teacher")
+        except UserError:
+            raise no_student from None
+
+
+@torch.no_grad()
+def _same_maps(backbone: nn.Module, source: SourceBackbone) -> bool:
+    """Whether ``backbone`` makes of an image what the checkpoint's network makes of it: names and
+    shapes do not show strides or the number of heads."""
+    stages = getattr(backbone, "out_indices", None)
+    theirs = source.build(**({} if stages is None else {"out_indices": stages}))
+    image, device = images_for(theirs), next(backbone.parameters()).device
+    maps = [net.eval()(image.to(device)) for net in (backbone, theirs.to(device))]
+    backbone.train()
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(*maps, strict=True))
