@@ -109,10 +109,15 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 2
-    for task in result["data"].values():
-        for line in task["broken"] if isinstance(task, dict) else ():
+    tasks = {task: each for task, each in result["data"].items() if task != "name"}
+    for each in tasks.values():
+        for line in each["broken"]:
             print(f"cannot read {line}", file=sys.stderr)
-    print(f"{result['backbone']['name']} on {result['data']['name']}, {result['seconds']:.0f} s")
+    who, size = result["backbone"], result["settings"]["size"]
+    model = f"{who['name']} ({who['architecture']}) at {size} px"
+    print(f"{model} on {result['data']['name']}, {result['seconds']:.0f} s")
+    for task, each in tasks.items():
+        print(f"{task}: learned from {each['train']}, judged on {each['val']}")
     print(f"{'metric':<16}{'percent':>8}{'chance':>8}")
     for metric, value in result["metrics"].items():
         print(f"{metric:<16}{value:>8.2f}{result['chance'][metric]:>8.2f}")

@@ -92,7 +92,7 @@ def read_config(path: str | Path, below: str = ".") -> Config:
     found = next((p for p in named if p is not None and p.is_file()), None)
     if found is None:
         raise UserError(
-            f"There is no config {path}{did_you_mean(path.name, shipped)}.",
+            f"There is no config {path}{did_you_mean(path.stem, shipped)}.",
             f"give the path of a .py file; the shipped ones are in {folder / below}",
         )
     try:

@@ -52,6 +52,8 @@ class PretrainLoop(EpochBasedTrainLoop):
     def run(self):
         """Trains to the end, which a resumed run may have reached already."""
         self.stop_training = self._iter >= self.max_steps
+        if self._epoch >= self._max_epochs or self.stop_training:
+            self.runner.logger.warning("there is nothing left to train")
         return super().run()
 
     def run_epoch(self) -> None:

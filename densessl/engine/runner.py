@@ -13,7 +13,7 @@ from mmengine.dist import (
     is_main_process,
     master_only,
 )
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import LinearLR
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
@@ -47,6 +47,11 @@ def _nothing(record: logging.LogRecord) -> bool:
     return False
 
 
+def _not_of_mmengine_itself(record: logging.LogRecord) -> bool:
+    """mmengine warns at every start that parts of it, which it uses itself, will go."""
+    return not record.getMessage().startswith(('"FileClient"', '"HardDiskBackend"'))
+
+
 class PretrainRunner(Runner):
     """The Runner of pretraining. One iteration is one optimizer step of all micro-batches."""
 
@@ -73,6 +78,12 @@ class PretrainRunner(Runner):
     def build_model(self, model: dict) -> torch.nn.Module:
         """As mmengine's, with weights in the memory format of the views."""
         return super().build_model(model).to(memory_format=torch.channels_last)
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        """As mmengine's, without its warnings about itself."""
+        logger = super().build_logger(*args, **kwargs)
+        logger.addFilter(_not_of_mmengine_itself)
+        return logger
 
     def build_message_hub(self, message_hub: dict | None = None) -> MessageHub:
         """One that does not wait for the device at every step."""
@@ -101,6 +112,10 @@ class PretrainRunner(Runner):
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         """Training is wrong without ours, so they are there whatever the config says."""
         hooks = dict(hooks or {}, sampler_seed=None)  # the loop tells the sampler itself
+        steps = self._train_loop.get("max_steps")
+        if steps and hooks.get("logger"):  # a trial of a few steps shows its loss too
+            interval = min(hooks["logger"].get("interval", 10), steps)
+            hooks["logger"] = dict(hooks["logger"], interval=interval)
         for name, hook in OUR_HOOKS.items():
             hooks[name] = {**hook, **(hooks.get(name) or {})}
         super().register_default_hooks(hooks)

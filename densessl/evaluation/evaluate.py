@@ -15,6 +15,7 @@ from densessl.evaluation.data import KINDS, LabelledData, read_data
 from densessl.evaluation.features import C5, FrozenBackbone, evaluating, load_frozen
 from densessl.evaluation.tasks import TASKS, Settings, run_tasks
 from densessl.suggest import did_you_mean
+from densessl.transfer.finetune.inits import RANDOM
 from densessl.transfer.finetune.results import environment
 from densessl.transfer.summary import Score
 
@@ -162,7 +163,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     say these too.
 
     Raises:
-        UserError: There is none, one is of another format, or they do not compare.
+        UserError: There is none, one is of another format or there twice, or they do not compare.
     """
     if not results:
         raise UserError("There are no results to put in a table.", "Run tools/test.py --out first.")
@@ -185,9 +186,18 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     metrics = list(_merged(result["metrics"] for result in results))
     rows = [["", *metrics], ["---", *["---:"] * len(metrics)]]
     groups: dict[tuple, list[dict[str, float]]] = {}
+    seen: set[tuple] = set()
     for result in results:
         key = tuple(result["backbone"].get(fact) for fact in OF_A_ROW)
         groups.setdefault(key, []).append(result["metrics"])
+        weights = result["backbone"].get("sha256") or result["backbone"]["source"] == RANDOM
+        counted = (*key, weights, result["settings"]["seed"])
+        if weights and counted in seen:
+            raise UserError(
+                f"Two results of '{key[0]}' are the same evaluation of the same weights.",
+                "Pass one of them: a mean of both would look like one over two seeds.",
+            )
+        seen.add(counted)
     shared = Counter(name for name, *_ in groups)
     for (name, *rest), same in groups.items():
         label = _label(name, *rest) if shared[name] > 1 else name

@@ -17,7 +17,7 @@ from densessl.errors import UserError
 from densessl.evaluation.data import Sample
 from densessl.models.backbones import build_backbone
 from densessl.transfer.export import load_source
-from densessl.transfer.finetune.inits import RANDOM, SUPERVISED, torchvision_file
+from densessl.transfer.finetune.inits import RANDOM, SUPERVISED, file_sha256, torchvision_file
 from densessl.transfer.source import IMAGENET_INPUT
 from densessl.transfer.targets.base import describe, fixed_size
 from densessl.transforms.decode import ImageError, decode_scale, image_size, read_image
@@ -39,7 +39,7 @@ class FrozenBackbone:
         module: (B, 3, H, W) -> a tuple of maps.
         input: ``mean``, ``std`` and ``channel_order`` (RGB, BGR or Lab).
         out_indices: Which stages the maps are, 0..3 = C2..C5.
-        facts: What is known of it: source, method, architecture, which, step.
+        facts: What is known of it: source and its sha256, method, architecture, which, step.
         view_size: Side of the views of its pretraining, if known.
     """
 
@@ -135,7 +135,7 @@ def load_frozen(
         file = torchvision_file() if source == SUPERVISED else Path(source)
         found = load_source(file, which, trust)
         module, meta, built = found.build(out_indices=out_indices), found.meta, found.architecture
-        facts = dict(source=file.name, which=which, step=meta.get("step"))
+        facts = dict(source=file.name, sha256=file_sha256(file), which=which, step=meta.get("step"))
     method = SUPERVISED if source == SUPERVISED else meta.get("method")
     facts = dict(**facts, method=method, architecture=describe(built))
     module = module.to(get_device(), memory_format=torch.channels_last)

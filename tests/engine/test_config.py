@@ -140,9 +140,12 @@ def test_a_misspelt_key_in_the_file_is_named(tmp_path):
         load_config(file)
 
 
-def test_a_misspelt_path_suggests_the_near_config():
-    with pytest.raises(UserError, match=CONFIG.split("/")[1]):
-        load_config("configs/densecl/densecl_r18_1xb64-coslr-100e_foldr.py")
+@pytest.mark.parametrize(
+    "name", ["configs/densecl/densecl_r18_1xb64-coslr-100e_foldr.py", "densecl_r18"]
+)
+def test_a_misspelt_path_or_a_beginning_suggests_the_near_config(name):
+    with pytest.raises(UserError, match=f"did you mean '{CONFIG.split('/')[1]}"):
+        load_config(name)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,8 @@ def test_a_finished_run_stays_finished(tmp_path, images):
     written = first.stat().st_mtime_ns
     again = pretrain(config, work_dir=tmp_path / "run", resume=True, **options)
     assert again == first and first.stat().st_mtime_ns == written
+    log = max((tmp_path / "run").glob("*/*.log"), key=lambda file: file.stat().st_mtime_ns)
+    assert "there is nothing left to train" in log.read_text()
 
 
 @pytest.mark.slow

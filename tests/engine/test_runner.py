@@ -113,6 +113,16 @@ def test_the_weights_are_channels_last_and_the_teacher_is_not_optimized(tmp_path
             assert tensor.is_contiguous(memory_format=torch.channels_last), name
 
 
+def test_a_trial_of_few_steps_shows_its_loss_and_nothing_about_mmengine(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    pretrain(config, work_dir=tmp_path / "run", train_cfg__max_steps=3)
+    (log,) = (tmp_path / "run").glob("*/*.log")
+    lines = log.read_text().splitlines()
+    assert sum(" loss: " in line for line in lines) == 1
+    assert not [line for line in lines if "mmengine - WARNING" in line and "registry" in line]
+    assert not [line for line in lines if "FileClient" in line or "HardDiskBackend" in line]
+
+
 def test_a_config_object_and_underscored_keywords_do_as_well(tmp_path, images):
     cfg = load_config(write_config(tmp_path / "config.py", images))
     checkpoint = pretrain(

@@ -278,9 +278,12 @@ def test_the_tool(checkpoint, tmp_path, capsys):
     assert result["settings"]["size"] == 32 and result["backbone"]["which"] == "teacher"
     assert {"commit", "hardware", "versions", "command", "date"} <= result["environment"].keys()
     shown = capsys.readouterr().out
-    assert "BYOL on data" in shown and f"{result['metrics']['knn_top1']:.2f}" in shown
+    assert "BYOL (ResNet-18) at 32 px on data" in shown
+    assert "knn: learned from" in shown and f"{result['metrics']['knn_top1']:.2f}" in shown
     assert run_tool("--table", out) == 0
     assert "| BYOL |" in capsys.readouterr().out
+    assert run_tool("--table", out, out) == 2  # no mean over one result
+    assert "the same evaluation of the same weights" in capsys.readouterr().err
 
 
 def test_the_tool_says_what_is_wrong(tmp_path, capsys):
