@@ -34,11 +34,15 @@ def floor_step(backbone: nn.Module, batches: list[ViewBatch], dtype: torch.dtype
 class TrainingStep:
     """``Method.train_step`` of ``cfg`` on views that are on the device, float and channels-last.
 
-    As in ``pretrain``, the process keeps freed memory from here on.
+    Args:
+        cfg: See ``recipe``.
+        device: Where.
+        keep_memory: Whether the process keeps freed memory from here on, as in ``pretrain``.
     """
 
-    def __init__(self, cfg: Config, device: torch.device):
-        keep_freed_memory()
+    def __init__(self, cfg: Config, device: torch.device, keep_memory: bool = True):
+        if keep_memory:
+            keep_freed_memory()
         self.method = build_method(cfg, device)
         self.wrapper = build_optimizer(cfg, self.method)
         self.augment = self.method.data_preprocessor

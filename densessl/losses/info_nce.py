@@ -17,7 +17,7 @@ from densessl.precision import full_precision
 BLOCK = (4096, 4096)
 
 
-def _stream(query: Tensor, negatives: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def stream(query: Tensor, negatives: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Log-sum-exp over the negatives for each row, and the softmax-weighted mean of the negatives.
 
     Returns:
@@ -44,8 +44,8 @@ def _stream(query: Tensor, negatives: Tensor, scale: float) -> tuple[Tensor, Ten
     return log_sum, mean
 
 
-def _attend(query: Tensor, negatives: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """What ``_stream`` returns, on a CPU: it is attention with the negatives as keys and values.
+def attend(query: Tensor, negatives: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """What ``stream`` returns, on a CPU: it is attention with the negatives as keys and values.
 
     PyTorch's kernel works on 256 queries at a time, one thread each: the negatives are dealt to
     "heads" until all threads have about the same to do.
@@ -66,7 +66,7 @@ class _InfoNCE(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, positive, negatives, temperature):
         scale = 1.0 / temperature
-        summarise = _attend if query.device.type == "cpu" else _stream
+        summarise = attend if query.device.type == "cpu" else stream
         log_negatives, mean = summarise(query, negatives, scale)
         positive_logit = (query * positive).sum(1) * scale
         log_all = torch.logaddexp(positive_logit, log_negatives)

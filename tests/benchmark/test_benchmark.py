@@ -204,6 +204,7 @@ def test_measures(tmp_path, config):
         "measures", config, "--device", "cpu", "--count", "99", "--repeats", "2", out=tmp_path / "r"
     )["result"]
     assert {"one_decode", "decode_scale", "crops", "colour", "channels_last"} <= result.keys()
+    assert {"kept_memory", "attention_kernel"} <= result.keys()
     for measure in result.values():
         times = {name: value["median"] for name, value in measure["seconds"].items()}
         assert measure["gain"] == times["without"] / times["with"]

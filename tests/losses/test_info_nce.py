@@ -23,12 +23,12 @@ def inputs(rows, queue, channels=16, dtype=torch.float64, seed=0):
     return draw(rows).requires_grad_(), draw(rows).requires_grad_(), draw(queue)
 
 
-@pytest.fixture(params=["_attend", "_stream"])
+@pytest.fixture(params=["attend", "stream"])
 def form(request, monkeypatch):
     """The CPU's way and the accelerator's, this with blocks that do not divide the inputs."""
     module = sys.modules[info_nce.__module__]
     monkeypatch.setattr(module, "BLOCK", (512, 768))
-    monkeypatch.setattr(module, "_attend", getattr(module, request.param))
+    monkeypatch.setattr(module, "attend", getattr(module, request.param))
 
 
 @pytest.mark.parametrize("rows,queue", [(1, 1), (7, 5), (515, 2048), (33, 4999), (1030, 776)])
