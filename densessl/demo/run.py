@@ -16,7 +16,7 @@ from densessl.engine.pretrain import pretrain
 from densessl.errors import UserError
 from densessl.transfer.export import export_checkpoint
 from densessl.transfer.finetune import finetune
-from densessl.transfer.finetune.data import read_data, read_splits
+from densessl.transfer.finetune.data import index_images, read_data, read_ids, read_splits
 from densessl.transfer.report import verdict, write_report
 
 CONFIG = "configs/densecl/densecl_r18_1xb64-coslr-100e_folder.py"
@@ -170,7 +170,7 @@ def _claim(out: Path, plan: Plan, data: str | Path | None) -> None:
     marker = out / "demo.json"
     if marker.exists() and json.loads(marker.read_text()) == claim:
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(
             f"{out} already holds something else.", "give another folder: make demo OUT=DIR ..."
         )
@@ -180,17 +180,18 @@ def _claim(out: Path, plan: Plan, data: str | Path | None) -> None:
 
 def _pretraining_images(data: Path, out: Path, most: int) -> list[str]:
     """Lists the images of ``data`` but those of its evaluation lists; evenly spaced if too many."""
+    folders = [data / name for name in ("JPEGImages", "unlabelled") if (data / name).is_dir()]
+    found = [index_images(folder) for folder in folders]
     kept_out = set()
     for lists in data.glob("ImageSets/*"):
         _, split = read_splits(lists, ".txt") or (None, "val")
         if (lists / f"{split}.txt").exists():
-            lines = (lists / f"{split}.txt").read_text().splitlines()
-            kept_out |= {line.split()[0] for line in lines if line.strip()}
+            kept_out |= {*read_ids(lists / f"{split}.txt", found[0])}
     images = [
         str(path.relative_to(data))
-        for folder in ("JPEGImages", "unlabelled")
-        for path in sorted((data / folder).glob("*"))
-        if path.stem not in kept_out
+        for stems in found
+        for stem, path in stems.items()
+        if stem not in kept_out
     ]
     if len(images) > most:
         images = [images[i] for i in np.linspace(0, len(images) - 1, most).round().astype(int)]
@@ -227,11 +228,12 @@ def _pretrain(out: Path, data: Path, plan: Plan, num_images: int) -> tuple[Path,
             "default_hooks.checkpoint.interval": max(1, epochs // 4),
         },
     )
-    log = [
+    lines = [
         json.loads(line)
         for path in sorted(work_dir.glob("*/vis_data/scalars.json"))
         for line in path.read_text().splitlines()
     ]
+    log = [*{line["step"]: line for line in lines}.values()]  # resumed steps count once
     info = dict(
         checkpoint=str(checkpoint),
         method="DenseCL",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from mmengine.dist import all_reduce, get_dist_info
+from mmengine.dist import get_dist_info
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -46,10 +46,10 @@ class _GatherWithGrad(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        rank, _ = get_dist_info()
-        total = at_least_float32(grad).contiguous().clone()  # the sum is made in place
-        all_reduce(total)
-        return total[rank * ctx.size : (rank + 1) * ctx.size].to(grad.dtype)
+        wanted = at_least_float32(grad).contiguous()
+        own = wanted.new_empty(ctx.size, *wanted.shape[1:])
+        torch.distributed.reduce_scatter_tensor(own, wanted)
+        return own.to(grad.dtype)
 
 
 def gather_with_grad(x: Tensor) -> Tensor:

@@ -156,16 +156,18 @@ def _tensors_at(checkpoint: dict, place: Place) -> tuple[dict[str, Tensor], str,
 
 def _architecture(state: dict, arch: object, layout: str) -> tuple[dict | None, tuple[str, ...]]:
     """The architecture that names and shapes show, and notes about it."""
+    named = arch if isinstance(arch, str) and timm.is_model(arch) else None
     if depth := depth_in_names(state):
+        # timm has other networks with the names and shapes of a plain ResNet (resnetaa50).
+        if named and named.partition(".")[0] != f"resnet{depth}":
+            return {"type": "TimmBackbone", "name": named}, ()
         return {"type": "ResNet", "depth": depth}, ()
     if vit := _vision_transformer(state):
         if vit["name"].startswith("vit_small") and layout.startswith("MoCo v3"):
             note = "MoCo v3's ViT-S has 12 heads, timm's 6: build it with num_heads=12."
             return {**vit, "num_heads": 12}, (note,)
         return vit, ("Weights do not show the number of attention heads: timm's is taken.",)
-    if isinstance(arch, str) and timm.is_model(arch):
-        return {"type": "TimmBackbone", "name": arch}, ()
-    return None, ()
+    return ({"type": "TimmBackbone", "name": named} if named else None), ()
 
 
 def depth_in_names(state: Mapping[str, Tensor]) -> int | None:

@@ -116,6 +116,12 @@ def image_size(source: Source) -> tuple[int, int]:
         return (height, width) if orientation >= 5 else (width, height)
 
 
+def has_orientation(path: str | os.PathLike) -> bool:
+    """Whether EXIF says that the image is to be turned or mirrored."""
+    with Image.open(path) as image:
+        return _orientation(image) != 1
+
+
 def decode_scale(crop_sides: Iterable[float], out_side: int) -> float:
     """The smallest of 1, 1/2, 1/4, 1/8 at which no crop gets smaller than what is made of it.
 

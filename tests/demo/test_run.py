@@ -24,3 +24,11 @@ def test_images_to_evaluate_on_are_kept_out_and_the_rest_is_thinned_evenly(tmp_p
     names = [f"JPEGImages/train_{i}.jpg" for i in range(5)]
     assert _pretraining_images(data, tmp_path, 99) == names
     assert _pretraining_images(data, tmp_path, 3) == names[::2]
+    (data / "JPEGImages" / "Thumbs.db").write_bytes(b"")
+    assert _pretraining_images(data, tmp_path, 99) == names
+
+
+def test_a_file_is_no_folder_for_the_results(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UserError, match="holds something else"):
+        run_demo(tmp_path / "out", make_voc(tmp_path / "set"))

@@ -14,6 +14,7 @@ from densessl.models import (
     MoCoV3,
     SimCLR,
     SimSiam,
+    TimmBackbone,
     VICReg,
 )
 from densessl.models.distributed import gather, gather_with_grad
@@ -86,6 +87,16 @@ def trained(name: str, rank: int | None) -> dict[str, torch.Tensor]:
     return method.state_dict()
 
 
+def steps_of_a_timm_model() -> int:
+    """Two steps of a network with layers that make no map, and get no gradient."""
+    backbone = TimmBackbone("mobilenetv3_small_050")
+    method = build(SimSiam, PLAIN_HEAD, PLAIN_PREDICTOR, backbone=backbone)
+    model, wrapper = PretrainDDP(method), optimizer_for(method)
+    for step in range(2):
+        model.train_step(views(size=4, side=32, seed=step), wrapper)
+    return method.step
+
+
 def _rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
@@ -100,6 +111,7 @@ def _rank(rank: int, folder: str) -> None:
     ((rank + 1) * everyone.square()).sum().backward()
     results["gather"] = dict(x=x.detach(), everyone=everyone.detach(), grad=x.grad)
     assert not gather(x).requires_grad
+    results["timm"] = dict(steps=torch.tensor(steps_of_a_timm_model()))
     torch.save(results, f"{folder}/{rank}.pth")
     torch.distributed.destroy_process_group()
 
@@ -120,6 +132,11 @@ def test_two_processes_equal_one_on_the_whole_batch(ranks, name):
         assert state.keys() == alone.keys()
         for key, value in alone.items():
             assert torch.allclose(state[key].double(), value.double(), atol=1e-6, rtol=0), key
+
+
+@pytest.mark.slow
+def test_layers_that_make_no_map_do_not_stop_the_second_step(ranks):
+    assert [rank["timm"]["steps"] for rank in ranks] == [2, 2]
 
 
 @pytest.mark.slow

@@ -2,11 +2,13 @@ import math
 
 import pytest
 import torch
+from mmengine.model import BaseModule
 from mmengine.registry import DefaultScope
 from torch import nn
 
 from densessl.errors import UserError
 from densessl.models import (
+    BYOL,
     BarlowTwins,
     DenseHead,
     FeatureQueue,
@@ -115,6 +117,26 @@ def test_teacher_distance_is_relative_to_the_student():
         for p in teacher.parameters():
             p.mul_(1.25)
     assert teacher.distance(student).item() == pytest.approx(0.25, abs=1e-6)
+
+
+class MMBackbone(BaseModule):
+    """As mmdet's: mmengine gives it other weights after it was built."""
+
+    def __init__(self):
+        super().__init__(init_cfg=dict(type="Constant", layer="Conv2d", val=0.25))
+        self.out_channels, self.conv = (4,), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return (self.conv(x),)
+
+
+def test_the_teacher_begins_as_the_student_whatever_mmengine_does_to_it():
+    head = dict(type="GlobalHead", hidden_channels=(), out_channels=4)
+    with DefaultScope.overwrite_default_scope("densessl"):
+        method = BYOL(MMBackbone(), head, head)
+    method.init_weights()
+    assert (method.backbone.conv.weight == 0.25).all()
+    assert method.teacher.distance(method) == 0
 
 
 def kinds(head):

@@ -80,6 +80,14 @@ def test_a_last_norm_that_embeds_is_trained():
         assert [parameters[name].requires_grad for name in names] == [trained] * 2
 
 
+def test_a_model_that_widens_what_it_pools():
+    """MobileNetV3's last layer comes after the pooling."""
+    backbone = TimmBackbone("mobilenetv3_small_050")
+    assert backbone.embed_channels == 1024 != backbone.out_channels[-1]
+    method = build(MoCoV3, checks.HEAD, checks.PREDICTOR, backbone=backbone)
+    assert method.loss(views(side=32))["loss"].isfinite()
+
+
 def test_timms_own_small_vit_differs_though_every_tensor_fits():
     """Six heads and twelve have the same state dict; only a forward comparison notices."""
     twelve, six = (

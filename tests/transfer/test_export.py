@@ -40,7 +40,7 @@ def test_resnet_to_every_target(target, depth, checkpoints, tmp_path, capsys):
     text = capsys.readouterr().out
     assert {18: "120/120 tensors", 50: "318/318 tensors"}[depth] in text
     assert "Everything matched" in text
-    assert ("[1.5, 2.5, 3.5]" in text) == (target not in ("torchvision", "timm"))
+    assert "[1.5, 2.5, 3.5]" in text
     assert ("pretrained=None,\n" in text) == (target == "mmseg")
     assert ("BACKBONE: {FREEZE_AT: 0}" in text) == (target == "detectron2") == ("SyncBN" in text)
     forms = 2 if target == "mmseg" and depth == 50 else 1
@@ -49,6 +49,7 @@ def test_resnet_to_every_target(target, depth, checkpoints, tmp_path, capsys):
 
     weights = student_state(checkpoints[depth])
     if target == "detectron2":
+        assert b"numpy._core" not in out.read_bytes()  # which numpy 1 does not have
         with open(out, "rb") as file:
             content = pickle.load(file)
         assert content["matching_heuristics"] is True and content["__author__"]

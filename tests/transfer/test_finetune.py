@@ -23,8 +23,8 @@ from densessl.transfer.finetune.configure import (
 )
 from densessl.transfer.finetune.data import read_data
 from densessl.transfer.finetune.inits import Init, check_inits
-from densessl.transfer.finetune.job import RecordHook, explain
-from densessl.transfer.finetune.plan import check_request, open_plan, runs_of
+from densessl.transfer.finetune.job import RecordHook, _latest_checkpoint, explain
+from densessl.transfer.finetune.plan import alone_in, check_request, open_plan, runs_of
 from densessl.transfer.mm.precise_bn import PreciseBNHook
 from densessl.transfer.source import IMAGENET_INPUT
 from tests.transfer.tiny_sets import make_voc
@@ -220,6 +220,24 @@ def test_a_folder_with_another_plan_is_refused_once_it_has_begun(tmp_path):
     (tmp_path / "other" / "file").write_text("")
     with pytest.raises(UserError, match="not made by"):
         open_plan(tmp_path / "other", dict(config="b"))
+
+
+def test_two_calls_do_not_share_a_folder(tmp_path):
+    with alone_in(tmp_path):
+        with pytest.raises(UserError, match="Another tools/transfer.py works"), alone_in(tmp_path):
+            pass
+    with alone_in(tmp_path):
+        pass
+
+
+def test_a_job_goes_on_from_its_newest_whole_checkpoint(tmp_path):
+    assert _latest_checkpoint(tmp_path) is None
+    for step in (9, 10):
+        torch.save(dict(step=step), tmp_path / f"iter_{step}.pth")
+    assert _latest_checkpoint(tmp_path) == str(tmp_path / "iter_10.pth")
+    whole = (tmp_path / "iter_10.pth").read_bytes()
+    (tmp_path / "iter_11.pth").write_bytes(whole[:-100])  # it was being written
+    assert _latest_checkpoint(tmp_path) == str(tmp_path / "iter_10.pth")
 
 
 def test_progress_is_said_and_a_dead_job_is_recorded(tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from densessl.models.backbones import build_backbone
+from densessl.transfer.finetune import harness, job
 from tests.transfer.tiny_sets import make_coco, make_mask_folders, make_voc
 
 TOOL = Path(__file__).parents[2] / "tools" / "transfer.py"
@@ -168,6 +169,49 @@ def test_a_failing_job_is_recorded_and_the_exit_code_says_so(tmp_path, capsys):
     assert run["status"] == "failed" and "loss became" in run["error"]
     assert "lower the learning rate" in capsys.readouterr().err
     assert (work / "report.html").exists()
+
+
+class Stopped(BaseException):
+    """Ends a job as a kill would."""
+
+
+@pytest.mark.slow
+def test_a_job_stopped_in_its_last_evaluation_is_evaluated_when_it_goes_on(tmp_path, monkeypatch):
+    data, work = make_mask_folders(tmp_path / "set"), tmp_path / "work"
+    config = tmp_path / "fcn.py"
+    hook = "dict(type='CheckpointHook', by_epoch=False, interval=2, max_keep_ckpts=2)"
+    base = TOOL.parents[1] / "configs" / "transfer" / "segmentation" / "fcn_small.py"
+    config.write_text(f"_base_ = '{base}'\ndefault_hooks = dict(checkpoint={hook})\n")
+    command = [str(config), "--init", "random", "--data", str(data), "--work-dir", str(work)]
+    command += ["--iterations", "4", *QUICK]
+
+    def only_describe(runs, start, jobs, after):
+        for run in runs:
+            start(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness, "run_all", only_describe)
+        transfer.main(command)
+    folder = work / "runs" / "random_labels1_seed0"
+    description = dict(json.loads((folder / "job.json").read_text()), parent=os.getppid())
+
+    before_val = job.RecordHook.before_val
+
+    def stop(self, runner):
+        before_val(self, runner)
+        if runner.iter == 4:
+            raise Stopped
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(job.RecordHook, "before_val", stop)
+        job.run(description)
+    assert (folder / "iter_4.pth").exists()
+    monkeypatch.setattr(job, "draw_samples", lambda *_: 1 / 0)  # no picture is worth a training
+    result = job.run(description)
+    assert [point["iter"] for point in result["curve"]] == [2, 4]
+    assert result["metrics"]["mIoU"] == result["curve"][-1]["mIoU"]
+    assert "predictions" not in result and (folder / "model.pth").exists()
+    assert not list(folder.glob("iter_*.pth"))
 
 
 @pytest.mark.slow

@@ -217,6 +217,13 @@ def test_timm_checkpoint_that_names_its_model():
     assert "head.fc.weight" in " ".join(found.notes)
 
 
+def test_a_network_of_timms_with_the_names_of_a_resnet_is_not_taken_for_one():
+    state = timm.create_model("resnetaa50").state_dict()
+    for name, kind in (("resnetaa50", "TimmBackbone"), ("resnet50", "ResNet"), (None, "ResNet")):
+        found = find_backbone({"arch": name, "state_dict": state}, "student", "f")
+        assert found.architecture["type"] == kind
+
+
 def test_teacher_that_is_not_there(bare):
     with pytest.raises(UserError, match="no teacher; it holds the student(.*\n).*convert it first"):
         find_backbone({"state_dict": put("module.encoder_q.", bare)}, "teacher", "f")

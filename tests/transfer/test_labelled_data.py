@@ -1,6 +1,7 @@
 """A user's labelled data: the layouts, and what is wrong with them, said before training."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,8 @@ def test_labels_of_the_upright_image_pass(tmp_path):
     turn(root / "JPEGImages" / "train_0.jpg")
     mask, xml = root / "SegmentationClass" / "train_0.png", root / "Annotations" / "train_0.xml"
     Image.open(mask).crop((0, 0, 96, 64)).save(mask)
-    xml.write_text(xml.read_text().replace("<height>96", "<height>64"))
+    text = re.sub(r"<ymin>\d+(.*?)<ymax>\d+", r"<ymin>9\1<ymax>60", xml.read_text())
+    xml.write_text(text.replace("<height>96", "<height>64"))
     read_data(root, "segmentation", tmp_path / "lists")
     read_data(root, "detection", tmp_path / "lists")
     xml.write_text(xml.read_text().replace("<height>64", "<height>0"))
@@ -160,6 +162,32 @@ def black_and_white(root):
 def new_class_in_val(root):
     path = root / "Annotations" / "val_0.xml"
     path.write_text(path.read_text().replace("disc", "star").replace("square", "star"))
+
+
+A = "annotations"
+
+
+def same_names(root):
+    for split in ("train", "val"):
+        coco_change(split, lambda c: c["categories"].append(dict(id=3, name="disc")))(root)
+
+
+def replace_in(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+def move_boxes(path):
+    path.write_text(re.sub(r"<x(min|max)>", r"<x\1>9", path.read_text()))  # 23 becomes 923
+
+
+def webp_on_its_side(root):
+    (root / "JPEGImages" / "val_1.jpg").rename(root / "JPEGImages" / "val_1.webp")
+    turn(root / "JPEGImages" / "val_1.webp")
+
+
+def one_bit(root):
+    path = root / "masks" / "train" / "0.png"
+    Image.open(path).convert("1").save(path)
 
 
 BAD_DATA = {
@@ -259,6 +287,53 @@ BAD_DATA = {
     ),
     "COCO class only in val": (make_coco, "detection", star_in_both, "image shows: star"),
     "masks of 0 and 255": (make_mask_folders, "segmentation", black_and_white, '"ignore"'),
+    "COCO categories in another order": (
+        make_coco,
+        "detection",
+        coco_change("val", lambda c: c["categories"].reverse()),
+        "do not have the same categories",
+    ),
+    "COCO categories of one name": (make_coco, "detection", same_names, "several categories"),
+    "COCO boxes in shares of the image": (
+        make_coco,
+        "detection",
+        coco_change("train", lambda c: [a.update(bbox=[0.1, 0.1, 0.5, 0.5]) for a in c[A]]),
+        "can be learned from",
+    ),
+    "COCO boxes without area": (
+        make_coco,
+        "detection",
+        coco_change("val", lambda c: [a.update(area=0) for a in c[A]]),
+        "can be learned from",
+    ),
+    "COCO ids twice": (
+        make_coco,
+        "detection",
+        coco_change("val", lambda c: [a.update(id=5) for a in c[A]]),
+        "share their id",
+    ),
+    "VOC box outside": (
+        make_voc,
+        "detection",
+        lambda root: move_boxes(root / "Annotations" / "val_1.xml"),
+        "a box outside of its image",
+    ),
+    "two images of one name": (
+        make_voc,
+        "segmentation",
+        lambda root: (root / "JPEGImages" / "val_1.png").write_bytes(b""),
+        "has both val_1.",
+    ),
+    "WebP on its side": (make_voc, "detection", webp_on_its_side, "turned by its EXIF"),
+    "masks of one bit": (make_mask_folders, "segmentation", one_bit, "has the mode 1"),
+    "a class with braces": (
+        make_voc,
+        "detection",
+        lambda root: [
+            replace_in(path, "disc", "{{ disc }}") for path in (root / "Annotations").iterdir()
+        ],
+        "has the class '{{ disc }}'",
+    ),
     "instance task on VOC": (make_voc, "instance", lambda root: None, "no layout known"),
 }
 
@@ -271,6 +346,20 @@ def test_bad_data_is_named(tmp_path, case):
     with pytest.raises(UserError) as error:
         read_data(root, task, tmp_path / "lists")
     assert message in error.value.problem and error.value.remedy
+
+
+def test_names_with_spaces_and_boxes_of_one_pixel(tmp_path):
+    root = make_voc(tmp_path / "set")
+    for folder, end in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        (root / folder / f"val_1.{end}").rename(root / folder / f"a name.{end}")
+    replace_in(root / "ImageSets" / "Main" / "val.txt", "val_1", "a name")
+    replace_in(root / "ImageSets" / "Main" / "val.txt", "val_2", "val_2  1")  # as in VOC's lists
+    xml = root / "Annotations" / "a name.xml"
+    xml.write_text(re.sub(r"<(x|y)(min|max)>\d+", r"<\1\2>7", xml.read_text()))
+    data = read_data(root, "detection", tmp_path / "lists")
+    entries = json.loads(Path(data.val["ann_file"]).read_text())
+    assert [entry["img_id"] for entry in entries[1:3]] == ["a name", "val_2"]
+    assert entries[1]["instances"][0]["bbox"] == [6, 6, 6, 6]
 
 
 def test_one_mask_class_alone_is_refused(tmp_path):

@@ -43,5 +43,5 @@ param_scheduler = [
         gamma=0.1,
     ),
 ]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
 custom_hooks = [dict(type="densessl.PreciseBNHook", num_batches=200)]

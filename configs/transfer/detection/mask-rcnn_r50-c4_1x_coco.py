@@ -19,5 +19,5 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_evaluator = dict(type="ExactCocoMetric")
 test_evaluator = val_evaluator
 
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
 custom_hooks = [dict(type="densessl.PreciseBNHook", num_batches=200)]

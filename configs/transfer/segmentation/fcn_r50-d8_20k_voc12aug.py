@@ -18,4 +18,4 @@ transfer = dict(
 model = _base_.plain_resnet
 val_evaluator = dict(type="ExactIoUMetric")
 test_evaluator = val_evaluator
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))

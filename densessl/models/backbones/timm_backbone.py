@@ -93,6 +93,11 @@ class TimmBackbone(nn.Module):
         """
         return self(x, embed=True)
 
+    @property
+    def embed_channels(self) -> int:
+        """C of what ``embed`` represents an image by."""
+        return self.model.head_hidden_size
+
     def train_head(self, on: bool = True) -> None:
         """Whether timm's ``head`` is trained, which some models embed with: a ConvNeXt's last norm
         lies there. Others have layers of other names there, which always are."""

@@ -52,6 +52,12 @@ class Method(BaseModel, metaclass=ABCMeta):
             )
         self.step, self.total_steps = 0, 0
 
+    def init_weights(self) -> None:
+        """As mmengine's, which may give an mm backbone other weights; the teacher follows."""
+        super().init_weights()
+        if hasattr(self, "teacher"):
+            self.teacher.restart(self)
+
     def build_head(self, head: dict | nn.Module, in_channels: int | None = None) -> nn.Module:
         """Builds a head for ``in_channels``, by default the backbone's last map's."""
         if isinstance(head, dict):

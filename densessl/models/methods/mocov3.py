@@ -42,6 +42,8 @@ class MoCoV3(BYOL):
         backbone = build_backbone(backbone) if isinstance(backbone, dict) else backbone
         if isinstance(backbone, TimmBackbone):
             backbone.train_head()
+            if isinstance(head, dict):
+                head = {"in_channels": backbone.embed_channels, **head}
         if frozen_patches:
             start_vit(getattr(backbone, "model", backbone))
         super().__init__(backbone, head, predictor, momentum, **byol)

@@ -78,7 +78,13 @@ def apply_option(cfg: Config, key: str, value: Any) -> None:
                 )
             break
         place = place[part]
-    cfg.merge_from_dict({key: value})
+    try:
+        cfg.merge_from_dict({key: value})
+    except TypeError as error:
+        raise UserError(
+            f"--cfg-options {key}={value!r} does not fit the config: {error}",
+            "Write a config that inherits from this one.",
+        ) from error
 
 
 def fit_data(cfg: Config, data: LabelledData) -> None:

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
-from densessl.transforms.decode import ImageError, image_size
+from densessl.transforms.decode import ImageError, has_orientation, image_size
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LAYOUTS = {
@@ -121,21 +121,34 @@ def read_splits(folder: Path, suffix: str) -> tuple[str, str] | None:
     return None
 
 
-def read_ids(path: Path) -> list[str]:
-    """First word of each line.
+def read_ids(path: Path, images: Container[str]) -> list[str]:
+    """The line of each image, or its first word where ``images`` has none of the whole line.
 
     Raises:
         UserError: The list is empty.
     """
-    ids = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    ids = [line if line in images else line.split()[0] for line in lines]
     if not ids:
         raise UserError(f"{path} names no image.", "Write one image name a line, without suffix.")
     return ids
 
 
 def index_images(folder: Path) -> dict[str, Path]:
-    """Stem -> file of every image in ``folder``."""
-    return {path.stem: path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    """Stem -> file of every image in ``folder``.
+
+    Raises:
+        UserError: Two have the same stem.
+    """
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    images = {path.stem: path for path in files}
+    if len(images) < len(files):
+        lost = next(path for path in files if images[path.stem] != path)
+        raise UserError(
+            f"{folder} has both {lost.name} and {images[lost.stem].name}.",
+            "Labels belong to names without suffix: keep one of them.",
+        )
+    return images
 
 
 def check_size(what: str, size: tuple[int, int] | None, image: Path) -> tuple[int, int]:
@@ -150,7 +163,7 @@ def check_size(what: str, size: tuple[int, int] | None, image: Path) -> tuple[in
         Width and height of the upright image.
 
     Raises:
-        UserError: The image cannot be read, or has another size.
+        UserError: The image cannot be read, has another size, or would be trained on unturned.
     """
     try:
         upright = image_size(image)
@@ -159,6 +172,12 @@ def check_size(what: str, size: tuple[int, int] | None, image: Path) -> tuple[in
             f"The image {image} cannot be read: {error.reason}.",
             "Replace it, or take it out of the list.",
         ) from error
+    if image.suffix.lower() == ".webp" and has_orientation(image):
+        raise UserError(
+            f"The image {image} is turned by its EXIF orientation, which mmdet and mmseg read in "
+            "JPEGs but not in WebP.",
+            "Save it upright.",
+        )
     if size is not None and size != upright:
         raise UserError(
             f"{what} has {size[0]}x{size[1]} pixels, its image {image} {upright[0]}x{upright[1]} "
@@ -173,8 +192,12 @@ def choose_classes(found: list[str], wanted: list[str] | None, where: str) -> li
     """``wanted``, checked against the classes the data has; all of them by default.
 
     Raises:
-        UserError: A wanted class is not in the data.
+        UserError: A wanted class is not in the data, or a name cannot stand in a config.
     """
+    if odd := [name for name in found if "{{" in name]:
+        raise UserError(
+            f"{where} has the class '{odd[0]}'.", "Rename it: {{ }} are a config's variables."
+        )
     for name in wanted or ():
         if name not in found:
             raise UserError(

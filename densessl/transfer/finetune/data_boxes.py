@@ -63,7 +63,7 @@ def find(
         )
     images = index_images(folder / "JPEGImages")
     train, val = (
-        [_read_entry(folder, images, name) for name in read_ids(lists / f"{split}.txt")]
+        [_read_entry(folder, images, name) for name in read_ids(lists / f"{split}.txt", images)]
         for split in splits
     )
     found = sorted({box["name"] for entry in train for box in entry["boxes"]})
@@ -114,6 +114,13 @@ def _read_entry(folder: Path, images: dict[str, Path], name: str) -> dict:
             "It must be VOC's XML: <object> with <name> and <bndbox> of xmin, ymin, xmax, ymax.",
         ) from error
     width, height = check_size(f"<size> of {path}", size, images[name])
+    for left, top, right, bottom in (box["bbox"] for box in boxes):
+        if left >= width or top >= height or right < 0 or bottom < 0:
+            raise UserError(
+                f"The annotation {path} has a box outside of its image of {width}x{height} pixels: "
+                f"{left + 1:g}, {top + 1:g}, {right + 1:g}, {bottom + 1:g}.",
+                "Correct it, or take it out.",
+            )
     return dict(img_path=str(images[name]), img_id=name, width=width, height=height, boxes=boxes)
 
 
@@ -130,8 +137,9 @@ def _read_box(node: ET.Element) -> dict:
     box = node.find("bndbox")
     # VOC counts pixels from 1.
     corners = [float(box.findtext(key)) - 1 for key in ("xmin", "ymin", "xmax", "ymax")]
-    if corners[2] <= corners[0] or corners[3] <= corners[1]:
-        raise ValueError(f"a box without area: {corners}")
+    # Both corners are inside: a box of one pixel has them in one place.
+    if corners[2] < corners[0] or corners[3] < corners[1]:
+        raise ValueError(f"a box whose corners are the wrong way round: {corners}")
     difficult = int(node.findtext("difficult") or 0)
     return dict(bbox=corners, name=node.findtext("name").strip(), ignore_flag=int(difficult > 0))
 

@@ -85,12 +85,19 @@ def find(
     found = [c["name"] for c in train["categories"] if c["id"] in used]
     if not found:
         raise UserError(f"{files[0]} has no annotations.", "Label some training images first.")
-    if {c["id"]: c["name"] for c in train["categories"]} != {
-        c["id"]: c["name"] for c in val["categories"]
-    }:
+    # In the same order: mmdet numbers the classes of each file by its own.
+    lists = [[(c["id"], c["name"]) for c in part["categories"]] for part in (train, val)]
+    if lists[0] != lists[1]:
         raise UserError(
             f"{files[0].name} and {files[1].name} do not have the same categories.",
-            "Give both files the same list of categories (id and name).",
+            "Give both files the same list of categories (id and name), in the same order.",
+        )
+    names = [name for _, name in lists[0]]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(
+            f"{files[0].name} has several categories named {examples(sorted(twice))}.",
+            "Give each category a name of its own, or make them one.",
         )
     only_val = {a["category_id"] for a in val["annotations"]} - used
     unknown = [c["name"] for c in val["categories"] if c["id"] in only_val]
@@ -154,6 +161,11 @@ def _load(path: Path) -> dict:
                     f"An entry of '{part}' in {path} lacks {', '.join(missing)}.",
                     f"Each needs {', '.join(keys)}.",
                 )
+    for part in ("images", "annotations"):
+        if len({item["id"] for item in content[part]}) < len(content[part]):
+            raise UserError(
+                f"Some entries of '{part}' in {path} share their id.", "Number them from 1 on."
+            )
     ids = {image["id"] for image in content["images"]}
     for item in content["annotations"]:
         if item["image_id"] not in ids:
@@ -175,11 +187,25 @@ def _is_box(value: object) -> bool:
     return numbers and len(value) == 4 and all(map(math.isfinite, value))
 
 
+def _is_seen(annotation: dict, width: int, height: int) -> bool:
+    """Whether mmdet takes it."""
+    left, top, across, down = annotation["bbox"]
+    inside = left < width and top < height and left + across > 0 and top + down > 0
+    return inside and across >= 1 and down >= 1 and annotation["area"] > 0
+
+
 def _annotations(content: dict, path: Path, ids: set[int], masks: bool) -> list[dict]:
     annotations = [a for a in content["annotations"] if a["category_id"] in ids]
     if not annotations:
         raise UserError(
             f"{path} has no annotations of the chosen classes.", "Check the file, or --classes."
+        )
+    sides = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    if not any(_is_seen(a, *sides[a["image_id"]]) for a in annotations):
+        raise UserError(
+            f"No annotation of the chosen classes in {path} can be learned from: each has the area "
+            "0, or a bbox of less than a pixel or outside of its image.",
+            "Write left, top, width, height and area in pixels.",
         )
     without = [a["id"] for a in annotations if not a.get("segmentation")]
     if masks and without:

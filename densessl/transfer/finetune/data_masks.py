@@ -96,7 +96,8 @@ def _voc_pairs(folder: Path) -> tuple[list[dict], list[dict]] | None:
             "Write both lists: one image name a line, without suffix.",
         )
     images = index_images(folder / "JPEGImages")
-    return tuple(_pairs(images, masks, read_ids(lists / f"{split}.txt")) for split in splits)
+    ids = [read_ids(lists / f"{split}.txt", images) for split in splits]
+    return tuple(_pairs(images, masks, names) for names in ids)
 
 
 def _folder_pairs(folder: Path) -> tuple[list[dict], list[dict]] | None:
@@ -141,12 +142,12 @@ def _count_values(entries: list[dict]) -> Counter:
         path = entry["seg_map_path"]
         try:
             with Image.open(path) as image:
-                pixels, size = np.asarray(image), image.size
+                pixels, size, mode = np.asarray(image), image.size, image.mode
         except (OSError, SyntaxError, ValueError) as error:  # Pillow's, for a broken PNG
             raise UserError(f"The mask {path} cannot be read: {error}.", "Replace it.") from error
         if pixels.ndim != 2 or pixels.dtype != np.uint8:
             raise UserError(
-                f"The mask {path} holds colours or 16-bit values, not class indices.",
+                f"The mask {path} has the mode {mode}, not class indices in 8 bits.",
                 "Save masks as 8-bit gray or palette PNGs whose values are the class numbers.",
             )
         check_size(f"The mask {path}", size, Path(entry["img_path"]))

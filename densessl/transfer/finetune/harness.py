@@ -22,6 +22,7 @@ from densessl.transfer.finetune.inits import (
 )
 from densessl.transfer.finetune.plan import (
     Run,
+    alone_in,
     check_request,
     open_plan,
     runs_of,
@@ -92,54 +93,54 @@ def finetune(
         classes=classes,
     )
     open_plan(work_dir, request)
+    with alone_in(work_dir):
+        batch_note = configure.set_batch(cfg, options)
+        if iterations is not None:
+            configure.set_iterations(cfg, iterations, options)
+        labelled = _set_data(cfg, folder, classes, work_dir)
+        facts = dict(
+            labels_sha256=labelled["labels_sha256"],
+            classes=labelled["classes"],
+            train=labelled["train_images"],
+            val=labelled["val_images"],
+        )
+        open_plan(work_dir, dict(**request, found=facts))
 
-    batch_note = configure.set_batch(cfg, options)
-    if iterations is not None:
-        configure.set_iterations(cfg, iterations, options)
-    labelled = _set_data(cfg, folder, classes, work_dir)
-    facts = dict(
-        labels_sha256=labelled["labels_sha256"],
-        classes=labelled["classes"],
-        train=labelled["train_images"],
-        val=labelled["val_images"],
-    )
-    open_plan(work_dir, dict(**request, found=facts))
+        framework = "mmseg" if cfg.transfer.task == "segmentation" else "mmdet"
+        sizes = sum(file.stat().st_size for file in files.values() if file is not None)
+        check_free_space(work_dir, 3 * sizes, "the exported and the fine-tuned weights")
+        prepared = [
+            prepare_init(name, inits[name], file, work_dir / "inits", framework, trust)
+            for name, file in files.items()
+        ]
+        _fit_backbone(cfg, prepared, options)
+        loaded = check_loading(cfg, prepared)
 
-    framework = "mmseg" if cfg.transfer.task == "segmentation" else "mmdet"
-    sizes = sum(file.stat().st_size for file in files.values() if file is not None)
-    check_free_space(work_dir, 3 * sizes, "the exported and the fine-tuned weights")
-    prepared = [
-        prepare_init(name, inits[name], file, work_dir / "inits", framework, trust)
-        for name, file in files.items()
-    ]
-    _fit_backbone(cfg, prepared, options)
-    loaded = check_loading(cfg, prepared)
+        print(f"{cfg.transfer.title}: {batch_note}.", flush=True)
+        print(
+            f"Data: {labelled['name']}, {labelled['train_images'] or '?'} images to train on, "
+            f"{labelled['val_images'] or '?'} to evaluate on.",
+            flush=True,
+        )
+        for init in prepared:
+            print(f"Initialisation {init.name}: {init.source}, {loaded[init.name]}", flush=True)
 
-    print(f"{cfg.transfer.title}: {batch_note}.", flush=True)
-    print(
-        f"Data: {labelled['name']}, {labelled['train_images'] or '?'} images to train on, "
-        f"{labelled['val_images'] or '?'} to evaluate on.",
-        flush=True,
-    )
-    for init in prepared:
-        print(f"Initialisation {init.name}: {init.source}, {loaded[init.name]}", flush=True)
+        runs = list(runs_of(list(inits), seeds, fractions))
+        by_name = {init.name: init for init in prepared}
 
-    runs = list(runs_of(list(inits), seeds, fractions))
-    by_name = {init.name: init for init in prepared}
+        def write_results() -> dict:
+            content = collect(cfg, config, labelled, prepared, loaded, runs, work_dir)
+            write_json(content, work_dir / "results.json")
+            return content
 
-    def write_results() -> dict:
-        content = collect(cfg, config, labelled, prepared, loaded, runs, work_dir)
-        write_json(content, work_dir / "results.json")
-        return content
+        def start(run: Run) -> Path:
+            return _write_job(cfg, run, by_name[run.init], _shared_input(prepared), work_dir)
 
-    def start(run: Run) -> Path:
-        return _write_job(cfg, run, by_name[run.init], _shared_input(prepared), work_dir)
-
-    run_all(runs, start, max(1, jobs), write_results)
-    results = write_results()
-    write_report([results], work_dir, cfg.transfer.title, [work_dir])
-    print(f"{verdict(results)}\nReport: {work_dir / 'report.html'}", flush=True)
-    return work_dir / "results.json"
+        run_all(runs, start, max(1, jobs), write_results)
+        results = write_results()
+        write_report([results], work_dir, cfg.transfer.title, [work_dir])
+        print(f"{verdict(results)}\nReport: {work_dir / 'report.html'}", flush=True)
+        return work_dir / "results.json"
 
 
 def _data_folder(cfg: Config, data: str | Path | None) -> Path | None:

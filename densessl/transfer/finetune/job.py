@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from mmengine.config import Config
@@ -34,7 +35,7 @@ class RecordHook(Hook):
 
     def __init__(self, folder: Path, parent: int):
         self.path, self.parent = folder / "progress.json", parent
-        self.last = 0.0
+        self.last = self.before = 0.0
 
     def before_train(self, runner: Runner) -> None:
         """Curves live in the message hub, which mmengine's checkpoints keep."""
@@ -43,6 +44,7 @@ class RecordHook(Hook):
         self.curves = runner.message_hub.get_info(CURVES)
         self.every = max(1, runner.max_iters // 100)
         self.started, self.first = time.time(), runner.iter
+        self.before = self.curves.setdefault("seconds", 0.0)  # what it was stopped after
         self.evaluating = []  # seconds of each evaluation, PreciseBN included
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
@@ -86,6 +88,7 @@ class RecordHook(Hook):
 
     def _tell(self, runner: Runner, step: int, loss: float | None, phase: str) -> None:
         self.last = time.time()
+        self.curves["seconds"] = self.before + self.last - self.started
         if os.getppid() != self.parent:
             raise SystemExit("the harness is gone")
         trained = self.last - self.started - sum(self.evaluating)
@@ -129,7 +132,8 @@ def run(job: dict) -> dict:
     cfg = Config.fromfile(job["config"])
     forget_init_cfg(cfg.model)
     # Configs of long schedules write checkpoints: a job that was stopped goes on from its last one.
-    cfg.resume = (folder / "last_checkpoint").exists()
+    latest = _latest_checkpoint(folder)
+    cfg.resume, cfg.load_from = latest is not None, latest
     runner = Runner.from_cfg(cfg)
     # The same random weights for every initialisation of this seed; then the backbone over them.
     set_random_seed(job["seed"])
@@ -142,38 +146,51 @@ def run(job: dict) -> dict:
     record = RecordHook(folder, job["parent"])
     runner.register_hook(record)
     runner.train()
+    points = record.curves["metrics"]
+    if not points or points[-1]["iter"] < runner.max_iters:
+        runner.val_loop.run()  # it was stopped after its last checkpoint, while it was evaluated
     drawn = {}
     if job["predictions"]:
-        drawn = draw_samples(
-            runner.model,
-            runner.val_dataloader.dataset,
-            Path(job["predictions"]),
-            Path(job["ground_truth"]),
-        )
+        try:
+            drawn = draw_samples(
+                runner.model,
+                runner.val_dataloader.dataset,
+                Path(job["predictions"]),
+                Path(job["ground_truth"]),
+            )
+        except Exception:  # a picture is not worth a training
+            traceback.print_exc()
         weights = dict(
             state_dict=runner.model.state_dict(), meta=dict(dataset_meta=_classes(runner))
         )
         save_atomically(weights, folder / "model.pth")
     for leftover in (*folder.glob("*_[0-9]*.pth"), folder / "last_checkpoint"):
         leftover.unlink(missing_ok=True)
-    final = record.curves["metrics"][-1]
+    final = points[-1]
     # So that the comparison's folder can be moved.
     root = folder.parents[1]
     drawn = {kind: [os.path.relpath(p, root) for p in paths] for kind, paths in drawn.items()}
     return dict(
         status="done",
         error=None,
-        seconds=time.time() - start,
+        seconds=record.before + time.time() - start,
         train_images=len(runner.train_dataloader.dataset),
         val_images=len(runner.val_dataloader.dataset),
         iterations=runner.max_iters,
         classes=_classes(runner)["classes"],
         loaded=loaded,
         metrics={name: final[name] for name in job["metrics"]},
-        curve=record.curves["metrics"],
+        curve=points,
         loss_curve=record.curves["loss"],
         **drawn,
     )
+
+
+def _latest_checkpoint(folder: Path) -> str | None:
+    """The newest whole one: a job may have ended while it wrote its last."""
+    found = {int(file.stem.rpartition("_")[2]): file for file in folder.glob("*_[0-9]*.pth")}
+    whole = (str(found[step]) for step in sorted(found, reverse=True) if is_zipfile(found[step]))
+    return next(whole, None)
 
 
 def _classes(runner: Runner) -> dict:

@@ -1,10 +1,12 @@
 """What a comparison consists of, and its folder."""
 
+import fcntl
 import hashlib
 import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,24 @@ def open_plan(work_dir: Path, plan: dict[str, Any]) -> None:
         shutil.rmtree(work_dir / "inits", ignore_errors=True)
         old = {}
     write_json({**old, **new}, path)
+
+
+@contextmanager
+def alone_in(work_dir: Path) -> Iterator[None]:
+    """Keeps other calls out of ``work_dir``, where they would write to the same files.
+
+    Raises:
+        UserError: Another one works there.
+    """
+    with open(work_dir / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however
+        except BlockingIOError as error:
+            raise UserError(
+                f"Another tools/transfer.py works in {work_dir}.",
+                "Wait until it has finished, or choose another --work-dir.",
+            ) from error
+        yield
 
 
 def write_json(content: Any, path: Path) -> None:

@@ -43,7 +43,7 @@ def draw_samples(model: nn.Module, dataset, out_dir: Path, truth_dir: Path) -> d
             ("ground_truth", truth_dir, _true),
         ):
             folder.mkdir(parents=True, exist_ok=True)
-            target = folder / f"{path.stem}.png"
+            target = folder / f"{len(files[kind])}_{path.stem}.png"  # stems may repeat
             draw(picture, found, classes).save(target)
             files[kind].append(str(target))
     return files

@@ -113,8 +113,10 @@ class ExactCocoMetric(CocoMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """AP, AP50 and AP75 of boxes, and of masks if asked for, in percent."""
-        for item in self._coco_api.dataset["annotations"]:
+        for number, item in enumerate(self._coco_api.dataset["annotations"], 1):
             item.setdefault("iscrowd", 0)  # pycocotools needs it, many files lack it
+            item["id"] = number  # to pycocotools a match with 0 is none
+        self._coco_api.createIndex()
         predictions = [found for _, found in results]
         self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta["classes"])
         self.img_ids = self._coco_api.get_img_ids()

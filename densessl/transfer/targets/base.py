@@ -140,6 +140,12 @@ def describe(architecture: dict) -> str:
     )
 
 
+def input_note(inputs: dict) -> str:
+    """What the backbone must be fed, as a line of comment."""
+    mean, std = numbers(inputs["mean"]), numbers(inputs["std"])
+    return f"# input: {inputs['channel_order']} in 0..255, less {mean}, over {std}"
+
+
 def numbers(values: list[float]) -> str:
     """A list as a person writes it: float32 turns 123.675 into 123.67500305."""
     return str([round(value, 4) for value in values])

@@ -58,7 +58,7 @@ class Detectron2(Target):
             "densessl": meta,
         }
         with open_atomically(path) as file:
-            pickle.dump(content, file, protocol=4)
+            _PortablePickler(file, protocol=4).dump(content)
 
     def read(self, path: Path) -> tuple[State, dict]:
         try:
@@ -84,6 +84,15 @@ class Detectron2(Target):
             f"  RESNETS: {{DEPTH: {depth}{narrow}, NORM: {norm}, STRIDE_IN_1X1: False}}\n"
             f"INPUT:\n  FORMAT: {inputs['channel_order']}"
         )
+
+
+class _PortablePickler(pickle.Pickler):
+    """Writes arrays so that any numpy reads them: numpy 2 names a module that numpy 1 lacks."""
+
+    def reducer_override(self, value: object):
+        if isinstance(value, np.ndarray):
+            return np.ndarray, (value.shape, value.dtype.str, value.tobytes())
+        return NotImplemented
 
 
 class _NumpyUnpickler(pickle.Unpickler):

@@ -5,7 +5,7 @@ from pathlib import Path
 import timm
 from torch import Tensor, nn
 
-from densessl.transfer.targets.base import Target, resnet_depth
+from densessl.transfer.targets.base import Target, input_note, resnet_depth
 
 
 class Timm(Target):
@@ -32,7 +32,8 @@ class Timm(Target):
     def usage(self, path: Path, architecture: dict, inputs: dict) -> str:
         name, options = self._model(architecture)
         extra = "".join(f", {key}={value!r}" for key, value in options.items())
-        return f'timm.create_model("{name}", num_classes=0{extra}, checkpoint_path="{path}")'
+        made = f'timm.create_model("{name}", num_classes=0{extra}, checkpoint_path="{path}")'
+        return f"{made}\n{input_note(inputs)}"
 
     def _model(self, architecture: dict) -> tuple[str, dict]:
         """timm's name and options."""

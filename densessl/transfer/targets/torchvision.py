@@ -7,7 +7,7 @@ import torchvision
 from torch import Tensor, nn
 
 from densessl.models.backbones.resnet import NORMS
-from densessl.transfer.targets.base import Target, as_resnet
+from densessl.transfer.targets.base import Target, as_resnet, input_note
 
 
 class Torchvision(Target):
@@ -41,7 +41,8 @@ class Torchvision(Target):
         norm = "norm_layer=functools.partial(torch.nn.GroupNorm, 32)" if gn else ""
         return (
             f"model = torchvision.models.resnet{depth}({norm})\n"
-            f'model.load_state_dict(torch.load("{path}")["state_dict"], strict=False)  # fc is new'
+            f'state = torch.load("{path}")["state_dict"]\n'
+            f"model.load_state_dict(state, strict=False)  # fc is new\n{input_note(inputs)}"
         )
 
 
