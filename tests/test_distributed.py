@@ -134,6 +134,17 @@ def test_a_distributed_run_is_stopped_and_resumed_through_the_tool(tmp_path):
     assert load_checkpoint(tmp_path / "run" / f"step_{steps}.pth")["meta"]["step"] == steps
 
 
+@pytest.mark.slow
+def test_ranks_with_other_images_are_told_instead_of_waiting(tmp_path):
+    for rank, number in ((0, 24), (1, 16)):
+        write_images(tmp_path / f"images{rank}", number)
+    config = write_config(tmp_path / "c.py", tmp_path / "images0")
+    config.write_text(config.read_text().replace("images0", "images{{$RANK:0}}"))
+    process = launch("dist_train.sh", str(config), "2", "--work-dir", "run", cwd=tmp_path)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode and "do not find the same images" in said
+
+
 def test_the_shell_tools_start_torchrun(tmp_path):
     """With stand-ins for Slurm and for Python, which prints its arguments."""
     for name, text in {

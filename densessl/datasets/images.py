@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
+from densessl.datasets.names import Names
 from densessl.errors import UserError
 from densessl.registry import DATASETS, TRANSFORMS
 from densessl.structures import SampleKey, ViewBatch
@@ -40,7 +42,7 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
         self.root = str(Path(root).expanduser())
         self.max_broken = max_broken
         self.transform = TRANSFORMS.build(transform) if isinstance(transform, dict) else transform
-        self.files = self.list_files()
+        self.files = Names(self.list_files())
         if not self.files:
             raise UserError(
                 f"No images found in {self.root}.",
@@ -95,8 +97,8 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
     @cached_property
     def metainfo(self) -> dict:
         """Number of images and SHA-256 of the list of their names; kept in checkpoints."""
-        digest = hashlib.sha256("\n".join(self.files).encode()).hexdigest()
-        return dict(count=len(self), sha256=digest)
+        names = os.fsencode("\n".join(self.files))  # not every file system's names are UTF-8
+        return dict(count=len(self), sha256=hashlib.sha256(names).hexdigest())
 
     def check(self, samples: int = 64) -> list[str]:
         """Decodes up to ``samples`` evenly spaced images before training.
@@ -114,9 +116,16 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
                 read_image(self.read(int(index)))
             except ImageError as error:
                 problems.append(f"{self.path(int(index))}: {error.reason}")
-        if len(problems) > self.max_broken * len(picked):
+        if above_share(self.max_broken, len(problems), len(picked), len(self)):
             raise too_many_broken(problems, len(picked), self.max_broken)
         return problems
+
+
+def above_share(allowed: float, broken: int, seen: int, total: int) -> bool:
+    """Whether ``broken`` of the ``seen`` images show that the share among all ``total`` is above
+    ``allowed``: as long as some are unseen, by three standard deviations."""
+    expected = allowed * seen
+    return broken > expected + (3 * math.sqrt(expected) if seen < total else 0)
 
 
 def too_many_broken(
@@ -152,13 +161,28 @@ def existing(path: str | Path, what: str, remedy: str = "check the path") -> Pat
 
 
 def walk_images(root: Path) -> list[str]:
-    """All images below ``root``, relative and sorted; links to folders are followed."""
-    found = []
-    for folder, _, names in os.walk(root, followlinks=True):
-        for name in names:
-            if name.lower().endswith(EXTENSIONS):
+    """All images below ``root``, relative and sorted.
+
+    Links to folders are followed, but none twice; what begins with a dot is left out.
+
+    Raises:
+        UserError: If a folder cannot be read.
+    """
+    found, seen = [], set()
+    for folder, inner, names in os.walk(root, onerror=_unreadable, followlinks=True):
+        real = os.path.realpath(folder)
+        inner[:] = [] if real in seen else [name for name in inner if not name.startswith(".")]
+        for name in names if real not in seen else ():
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
                 found.append(os.path.relpath(os.path.join(folder, name), root))
+        seen.add(real)
     return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(
+        f"The folder {error.filename} cannot be read: {error.strerror}.", "check its permissions"
+    ) from error
 
 
 @DATASETS.register_module()
@@ -186,7 +210,11 @@ class FileList(ImageDataset):
 
     def list_files(self) -> list[str]:
         existing(self.root, "The image folder")
-        lines = existing(self.list_file, "The file list").read_text(encoding="utf-8").splitlines()
+        path = existing(self.list_file, "The file list")
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows writes a mark first
+        except ValueError as error:
+            raise UserError(f"{path} is no list of names: {error}", "save it as UTF-8") from error
         return [line.strip() for line in lines if line.strip()]
 
 

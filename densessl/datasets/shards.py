@@ -93,15 +93,24 @@ def make_index(shard: Path) -> dict[str, list]:
     """Walks through ``shard``; see ``read_index``."""
     try:
         with tarfile.open(shard, "r:") as tar:
-            members = [m for m in tar if m.isfile() and m.name.lower().endswith(EXTENSIONS)]
+            members = [m for m in tar if m.name.lower().endswith(EXTENSIONS) and not m.isdir()]
+            # The walk ends without a word at a header that is cut or damaged, too.
+            tar.fileobj.seek(tar.offset)
+            whole = tar.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
     except tarfile.TarError as error:
         raise UserError(
             f"{shard} cannot be read as an uncompressed tar file: {error}",
             "write it again, with tools/shard.py or tar -cf",
         ) from error
     size = shard.stat().st_size
-    if any(member.offset_data + member.size > size for member in members):
-        raise UserError(f"{shard} is cut short.", "copy or write it again")
+    if not whole or any(member.offset_data + member.size > size for member in members):
+        raise UserError(f"{shard} is cut short or damaged.", "copy or write it again")
+    links = [member.name for member in members if not member.isfile()]
+    if links:
+        raise UserError(
+            f"{shard} holds links in the place of {len(links)} images, such as {links[0]}.",
+            "write it with tools/shard.py, which copies what links lead to",
+        )
     return dict(
         format=FORMAT,
         bytes=size,

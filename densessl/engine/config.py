@@ -16,6 +16,7 @@ from mmengine.utils import get_object_from_string
 from torch.utils.data import DataLoader
 
 import densessl.registry as registries
+from densessl.datasets.images import walk_images
 from densessl.engine.runner import OUR_HOOKS
 from densessl.engine.values import check_values
 from densessl.errors import UserError
@@ -248,10 +249,13 @@ def _parameters(target: Any) -> set[str] | None:
 
 
 def use_images(cfg: Config, folder: str | Path) -> None:
-    """Puts a folder of images, or of tar shards, in the place of the data set of ``cfg``."""
+    """Puts a folder of images, or of tar shards where there are none, in the place of the data set
+    of ``cfg``."""
     dataset = cfg.train_dataloader.dataset
     kept = {key: dataset[key] for key in ("transform", "max_broken") if key in dataset}
-    kind = "TarShards" if any(Path(folder).glob("*.tar")) else "ImageFolder"
+    root = Path(folder)
+    shards = any(root.rglob("*.tar")) and not walk_images(root)
+    kind = "TarShards" if shards else "ImageFolder"
     cfg.train_dataloader.dataset = dict(type=kind, root=str(folder), **kept)
 
 

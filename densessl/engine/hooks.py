@@ -10,7 +10,7 @@ from mmengine.dist import all_gather_object, all_reduce, get_world_size, is_main
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
-from densessl.datasets.images import too_many_broken
+from densessl.datasets.images import above_share, too_many_broken
 from densessl.errors import UserError
 from densessl.registry import HOOKS
 from densessl.structures import PackedBatch
@@ -223,10 +223,8 @@ class BrokenImagesHook(Hook):
                     runner.logger.warning(
                         f"cannot read {dataset.path(index)}; another image stands in for it"
                     )
-        if (
-            self.seen >= min(self.enough, len(dataset))
-            and len(self.broken) > dataset.max_broken * self.seen
-        ):
+        counts = (len(self.broken), self.seen, len(dataset))
+        if self.seen >= min(self.enough, len(dataset)) and above_share(dataset.max_broken, *counts):
             paths = [dataset.path(index) for index in self.broken]
             raise too_many_broken(paths, self.seen, dataset.max_broken)
 

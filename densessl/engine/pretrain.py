@@ -109,6 +109,7 @@ def run(cfg: Config, resume: bool | str) -> Path:
         broken = dataset.check()
         cfg.model = MODELS.get(cfg.model.type).resolve(cfg.model, len(dataset))
         runner = PretrainRunner.from_cfg(cfg, dataset)
+        runner.logger.info(f"{len(dataset)} images: {type(dataset).__name__}, {dataset.root}")
         for line in broken:
             runner.logger.warning(f"cannot read {line}")
         for line in method_of(runner).warnings(len(dataset)):

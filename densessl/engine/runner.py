@@ -207,13 +207,20 @@ class PretrainRunner(Runner):
         """As mmengine's, but all ranks do the same, and ``load_from`` alone is ``begin_with``.
 
         Raises:
-            UserError: If the ranks do not find the same in their work folders.
+            UserError: If the ranks do not find the same images and checkpoints.
         """
-        plans = all_gather_object((self._resume, self._load_from))
+        dataset = self.train_dataloader.dataset
+        own = ((self._resume, self._load_from), dataset.metainfo["sha256"])
+        plans, images = zip(*all_gather_object(own), strict=True)
         if len({*plans}) > 1:
             raise UserError(
                 f"The processes do not find the same checkpoints in {self.work_dir}.",
                 "use a --work-dir that all machines share",
+            )
+        if len({*images}) > 1:
+            raise UserError(
+                f"The processes do not find the same images in {dataset.root}.",
+                "give all machines the same files, under the same names",
             )
         if self._load_from and not self._resume and not self._has_loaded:
             begin_with(self._load_from, method_of(self), self.logger)

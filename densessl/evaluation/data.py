@@ -243,6 +243,6 @@ def _by_class(folder: Path) -> dict[str, list[str]]:
     found = {
         part.name: [str(part / name) for name in walk_images(part)]
         for part in sorted(folder.iterdir())
-        if part.is_dir()
+        if part.is_dir() and not part.name.startswith(".")
     }
     return {name: images for name, images in found.items() if images}

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
                 f"A result has the format {kind!r}, not '{FORMAT}'.",
                 "Pass the files that this version of tools/test.py wrote.",
             )
-    first, *others = [_terms(result) for result in results]
+    shared = set.intersection(*({*result["data"]} for result in results)) - {"name"}
+    first, *others = [_terms(result, shared) for result in results]
     for terms in others:
         differing = [key for key in first if terms[key] != first[key]]
         if differing:
@@ -198,19 +199,24 @@ def table(results: Sequence[dict[str, Any]]) -> str:
                 "Pass one of them: a mean of both would look like one over two seeds.",
             )
         seen.add(counted)
-    shared = Counter(name for name, *_ in groups)
+    names = Counter(name for name, *_ in groups)
     for (name, *rest), same in groups.items():
-        label = _label(name, *rest) if shared[name] > 1 else name
+        label = _label(name, *rest) if names[name] > 1 else name
         rows.append([label, *(_cell(same, metric) for metric in metrics)])
     chance = _merged(result["chance"] for result in results)
     rows.append(["chance", *(f"{chance[metric]:.1f}" for metric in metrics)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _terms(result: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same for two results to compare."""
-    free = dict(result["settings"], seed=None)
-    return dict(data=result["data"]["name"], **free)
+def _terms(result: dict[str, Any], tasks: Collection[str]) -> dict[str, Any]:
+    """What must be the same for two results to compare in ``tasks``."""
+    data, free = result["data"], dict(result["settings"], seed=None)
+    counted = {
+        f"{task}.{what}": data[task][what]
+        for task in sorted(tasks)
+        for what in ("classes", "train", "val")
+    }
+    return dict(data=data["name"], **free, **counted)
 
 
 def _label(name: str, architecture: str | None, which: str | None, step: int | None) -> str:

@@ -237,7 +237,11 @@ def extract(
     empty = torch.zeros(size, size, 3, dtype=torch.uint8)
     pictures = _Pictures(samples, partial(cut, size=size), empty)
     features, problems = [], []
-    for pixels, reasons in DataLoader(pictures, batch_size, num_workers=workers):
+    # A generator of its own: a training's random numbers are not to change by its evaluation.
+    loader = DataLoader(
+        pictures, batch_size, num_workers=workers, generator=torch.Generator().manual_seed(0)
+    )
+    for pixels, reasons in loader:
         readable = torch.tensor([not reason for reason in reasons])
         problems += reasons
         if readable.any():

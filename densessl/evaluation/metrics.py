@@ -27,6 +27,8 @@ def average_precision(scores: Tensor, positive: Tensor) -> float:
     Returns:
         The area; NaN without a positive.
     """
+    if not positive.any():
+        return torch.nan
     order = scores.argsort(descending=True)
     scores, hits = scores[order], positive[order].double().cumsum(0)
     last_of_equals = torch.ones_like(positive)

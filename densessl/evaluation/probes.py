@@ -48,13 +48,14 @@ def fit_linear(
         features: (N, C).
         targets: (N, K) shares of the classes, 0..1.
         weights: (N,) what each row counts; with ``several`` (N, K), what each entry counts.
-        several: Classes do not exclude each other: sigmoid instead of softmax.
+        several: Classes do not exclude each other: sigmoid instead of softmax, and the sum of the
+            classes' own objectives.
         penalty: Weight decay.
     """
     mean, std = features.mean(0), features.std(0, correction=0)
     scale = torch.where(std > 1e-6 * std.max(), 1 / std, 0.0)
     x, targets = (features - mean) * scale, targets.to(features)
-    weights = weights.to(features) / weights.sum()
+    weights = weights.to(features) / weights.sum() * (targets.shape[1] if several else 1)
     weight = x.new_zeros(targets.shape[1], x.shape[1], requires_grad=True)
     bias = x.new_zeros(targets.shape[1], requires_grad=True)
     optimizer = torch.optim.LBFGS(

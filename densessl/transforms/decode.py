@@ -22,7 +22,7 @@ MAX_PIXELS = 178_956_970
 
 _ORIENTATION = 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
-_PNG_EXIF = re.compile(rb"eXIf|Raw profile type exif|com\.adobe\.xmp")
+_PNG_EXIF = re.compile(rb"eXIf|Raw profile type exif")
 _SKIPPED_MARKERS = {*range(0xE0, 0xF0), 0xFE}  # APP0 to APP15, COM
 
 Source = str | os.PathLike | bytes
@@ -184,6 +184,8 @@ def _open(data: bytes, name: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
+    for key in ("XML:com.adobe.xmp", "xmp"):  # Pillow would look there too, hardly anybody else
+        image.info.pop(key, None)
     try:
         orientation = image.getexif().get(_ORIENTATION)
     except Exception:  # a broken EXIF block is no reason to lose the picture
@@ -223,7 +225,9 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise ImageError(name, "32-bit integer pixels have no defined range")
-        return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        if image.mode != "I" or values.max() > 0xFF:  # else 8 bits in 32
+            values = values >> 8
+        return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == "P" and "transparency" in image.info:  # spares a warning
         image = image.convert("RGBA")
     return np.asarray(image.convert("RGB"))

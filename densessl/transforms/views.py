@@ -8,6 +8,7 @@ import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,42 @@ PRESETS = {
 }
 
 
+def _number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _whole(value) -> bool:
+    return _number(value) and isinstance(value, int)
+
+
+def _numbers(value, count: int) -> bool:
+    return isinstance(value, Sequence) and len(value) == count and all(map(_number, value))
+
+
+# What the options of a view must be, in words and as a test.
+RULES = {
+    "two numbers, 0 < lowest <= highest <= 1": (
+        lambda v: _numbers(v, 2) and 0 < v[0] <= v[1] <= 1,
+        ("scale",),
+    ),
+    "two numbers, 0 < lowest <= highest": (
+        lambda v: _numbers(v, 2) and 0 < v[0] <= v[1],
+        ("ratio",),
+    ),
+    "four numbers, 0 or above, the last one 0.5 at most": (
+        lambda v: _numbers(v, 4) and min(v) >= 0 and v[3] <= 0.5,
+        ("jitter",),
+    ),
+    "a number from 0 to 1": (
+        lambda v: _number(v) and 0 <= v <= 1,
+        ("flip_prob", "jitter_prob", "gray_prob", "blur_prob", "solarize_prob", "square"),
+    ),
+    "'bilinear' or 'bicubic'": (lambda v: v in ("bilinear", "bicubic"), ("interpolation",)),
+    "a whole number above 0": (lambda v: _whole(v) and v > 0, ("size", "grid", "patch")),
+    "a whole number, 0 or above": (lambda v: _whole(v) and v >= 0, ("stride",)),
+}
+
+
 @dataclass(frozen=True)
 class View:
     """The distribution one view is drawn from.
@@ -64,7 +101,8 @@ class View:
         shuffle: Patches come in random order, not row by row.
 
     Raises:
-        UserError: If a patch is larger than a cell, or the stride does not end at the border.
+        UserError: If an option cannot be, a patch is larger than a cell, or the stride does not
+            end at the border.
     """
 
     size: int = 224
@@ -84,6 +122,14 @@ class View:
     shuffle: bool = False
 
     def __post_init__(self):
+        for words, (fits, names) in RULES.items():
+            for name in names:
+                if not fits(getattr(self, name)):
+                    raise UserError(
+                        f"{name} of a view in train_dataloader.dataset.transform is "
+                        f"{getattr(self, name)!r}.",
+                        f"give {words}",
+                    )
         if self.stride:
             steps, rest = divmod(self.size - self.patch, self.stride)
             if rest or steps < 1 or self.grid != 1:
@@ -175,7 +221,8 @@ class View:
                 x, y = rng.randrange(width - w + 1), rng.randrange(height - h + 1)
                 return x, y, x + w, y + h
         ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
-        w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+        w = min(width, max(1, round(height * ratio)))
+        h = min(height, max(1, round(width / ratio)))
         x, y = (width - w) // 2, (height - h) // 2
         return x, y, x + w, y + h
 

@@ -1,4 +1,5 @@
 import json
+import os
 import random
 
 import numpy as np
@@ -18,6 +19,8 @@ from densessl.datasets import (
     VOCImages,
     collate_views,
 )
+from densessl.datasets.images import above_share
+from densessl.datasets.names import Names
 from densessl.errors import UserError
 from densessl.structures import SampleKey, ViewBatch
 from densessl.transforms import MultiView
@@ -155,28 +158,34 @@ def test_other_layouts(tmp_path):
         picture(voc / "JPEGImages" / f"{name}.jpg")
     (voc / "ImageSets/Main").mkdir(parents=True)
     (voc / "ImageSets/Main/train.txt").write_text("2007_01\n2007_03 1\n")
-    assert VOCImages(voc, transform=two_views()).files == [
+    assert [*VOCImages(voc, transform=two_views()).files] == [
         f"JPEGImages/2007_0{i}.jpg" for i in (1, 2, 3)
     ]
     split = VOCImages(voc, split="train", transform=two_views())
-    assert split.files == ["JPEGImages/2007_01.jpg", "JPEGImages/2007_03.jpg"]
+    assert [*split.files] == ["JPEGImages/2007_01.jpg", "JPEGImages/2007_03.jpg"]
 
     images = [dict(id=2, file_name="b.jpg"), dict(id=1, file_name="a.jpg")]
     picture(tmp_path / "coco/a.jpg"), picture(tmp_path / "coco/b.jpg")
     (tmp_path / "instances.json").write_text(json.dumps(dict(images=images)))
     coco = CocoImages(tmp_path / "coco", tmp_path / "instances.json", transform=two_views())
-    assert coco.files == ["a.jpg", "b.jpg"] and len(coco[SampleKey(0, 0, 1)].views) == 2
+    assert [*coco.files] == ["a.jpg", "b.jpg"] and len(coco[SampleKey(0, 0, 1)].views) == 2
     (tmp_path / "instances.json").write_text("[]")
     with pytest.raises(UserError, match="not a COCO annotation"):
         CocoImages(tmp_path / "coco", tmp_path / "instances.json", transform=two_views())
 
     picture(tmp_path / "in1k/train/n01440764/n01440764_18.JPEG")
-    assert ImageNet(tmp_path / "in1k", transform=two_views()).files == [
+    assert [*ImageNet(tmp_path / "in1k", transform=two_views()).files] == [
         "train/n01440764/n01440764_18.JPEG"
     ]
 
     (tmp_path / "list.txt").write_text("coco/a.jpg\n\ncoco/b.jpg\n")
     assert len(FileList(tmp_path / "list.txt", tmp_path, transform=two_views())) == 2
+    (tmp_path / "list.txt").write_text("coco/a.jpg\n", encoding="utf-8-sig")
+    marked = FileList(tmp_path / "list.txt", tmp_path, transform=two_views())
+    assert [*marked.files] == ["coco/a.jpg"]
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.jpg\n")
+    with pytest.raises(UserError, match="save it as UTF-8"):
+        FileList(tmp_path / "list.txt", tmp_path, transform=two_views())
 
 
 def test_the_list_of_images_has_a_fingerprint(folder):
@@ -184,6 +193,43 @@ def test_the_list_of_images_has_a_fingerprint(folder):
     assert one["count"] == 12 and len(one["sha256"]) == 64
     picture(folder / "new.png")
     assert ImageFolder(folder, two_views()).metainfo["sha256"] != one["sha256"]
+
+
+def test_names_that_are_no_text_are_read_and_counted(folder):
+    odd = os.fsencode(folder) + b"/caf\xe9.png"
+    os.rename(folder / "01.png", odd)
+    dataset = ImageFolder(folder, two_views())
+    index = next(i for i in range(12) if os.fsencode(dataset.path(i)) == odd)
+    assert dataset[SampleKey(0, 0, index)].broken == -1
+    assert dataset.metainfo["count"] == 12
+
+
+def test_what_is_hidden_or_linked_twice_is_left_out(folder):
+    (folder / ".cache").mkdir()
+    picture(folder / ".cache" / "a.png"), picture(folder / "._b.png")
+    (folder / "again").symlink_to(folder)
+    (folder / "linked").symlink_to(folder.parent / "other")
+    picture(folder.parent / "other" / "c.png")
+    files = [*ImageFolder(folder, two_views()).files]
+    assert len(files) == 13 and "linked/c.png" in files
+
+
+def test_names_are_a_list_of_strings():
+    names = ["a.jpg", "", "ü/b.png", "\udce9"]
+    packed = Names(names)
+    assert [*packed] == names and len(packed) == 4 and packed[-1] == "\udce9" and packed
+    assert not Names([])
+    with pytest.raises(IndexError):
+        packed[4]
+
+
+@pytest.mark.parametrize(
+    "broken, seen, total, above",
+    [(7, 64, 9999, False), (9, 64, 9999, True), (4, 64, 64, True), (3, 64, 64, False)],
+)
+def test_a_share_is_judged_with_a_margin_until_all_is_seen(broken, seen, total, above):
+    """Of 64 images 3.2 may be broken, and by chance 5.4 more."""
+    assert above_share(0.05, broken, seen, total) == above
 
 
 def test_data_sets_build_from_configs(folder):

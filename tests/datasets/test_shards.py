@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import json
 import os
+import shutil
 import tarfile
 
 import pytest
@@ -12,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from densessl.checkpoint import load_checkpoint
 from densessl.datasets import ImageFolder, TarShards, ViewSampler, collate_views
-from densessl.datasets.shards import write_shards
+from densessl.datasets.shards import make_index, write_shards
 from densessl.engine import pretrain
+from densessl.engine.config import load_config, use_images
 from densessl.errors import UserError
 from densessl.structures import SampleKey
 from densessl.transforms import MultiView
@@ -90,9 +92,9 @@ def test_an_index_is_made_used_and_made_again(images, tmp_path):
     with tarfile.open(shard, "w") as tar:
         tar.add(images / "001.jpg", "new.jpg")
         tar.add(images / "notes.txt", "notes.txt")
-    assert TarShards(str(shard.parent), VIEWS).files == ["new.jpg"]
+    assert [*TarShards(str(shard.parent), VIEWS).files] == ["new.jpg"]
     beside.write_text("no json")
-    assert TarShards(str(shard.parent), VIEWS).files == ["new.jpg"]
+    assert [*TarShards(str(shard.parent), VIEWS).files] == ["new.jpg"]
 
 
 def test_broken_shards_are_named(images, tmp_path):
@@ -114,6 +116,40 @@ def test_broken_shards_are_named(images, tmp_path):
     with pytest.raises(ImageError, match="No such file"):
         dataset.read(0)
     assert dataset.path(0) == f"{shard}/{dataset.files[0]}"
+
+
+@pytest.mark.parametrize("damage", ["cut before a header", "cut in a header", "bad header"])
+def test_a_shard_that_ends_early_is_not_taken_for_a_short_one(images, tmp_path, damage):
+    (shard,) = write_shards(images, tmp_path / "out")
+    whole = shard.read_bytes()
+    header = make_index(shard)["offsets"][3] - 512
+    cut = dict(zip(("cut before a header", "cut in a header"), (header, header + 100), strict=True))
+    spoiled = whole[:header] + b"\xff" * 512 + whole[header + 512 :]
+    shard.write_bytes(whole[: cut[damage]] if damage in cut else spoiled)
+    with pytest.raises(UserError, match="cut short or damaged"):
+        make_index(shard)
+
+
+def test_links_in_a_shard_are_named(images, tmp_path):
+    (images / "link.jpg").symlink_to(images / "001.jpg")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(images, ".")
+    with pytest.raises(UserError, match="links in the place of 1 images, such as ./link.jpg"):
+        make_index(tmp_path / "a.tar")
+    (images / "link.jpg").unlink()
+
+
+def test_images_beside_a_tar_file_are_what_is_trained_on(images, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(images, folder)
+    with tarfile.open(folder / "annotations.tar", "w"):
+        pass
+    cfg = load_config(write_config(tmp_path / "config.py", images))
+    for root, kind in ((folder, "ImageFolder"), (tmp_path / "below", "TarShards")):
+        if kind == "TarShards":
+            write_shards(images, root / "deeper")
+        use_images(cfg, root)
+        assert cfg.train_dataloader.dataset.type == kind
 
 
 def test_a_full_disk_leaves_whole_shards_and_says_so(images, tmp_path, monkeypatch):

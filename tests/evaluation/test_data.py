@@ -1,6 +1,7 @@
 """Layouts, splits, labels; and what is said about data that cannot be used."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tests.transfer.tiny_sets import make_coco, make_mask_folders, make_voc
 
 def test_class_folders_are_split_class_by_class(tmp_path):
     folder = make_classes(tmp_path, (10, 5, 1))
+    shutil.copytree(folder / "red", folder / ".ipynb_checkpoints")
     found = read_data(folder, ["images"]).sets["images"]
     assert found.classes == ["blue", "green", "red"]
     assert np.bincount([s.label for s in found.val], minlength=3).tolist() == [2, 1, 0]

@@ -74,7 +74,11 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 def test_colours_are_told_apart(classes):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
     result = evaluate(Colours(), classes, size=32)
+    assert torch.rand(1) == expected  # a training beside it draws what it would have drawn
     assert result["metrics"] == {"knn_top1": 100, "linear_top1": 100}
     assert result["chance"]["knn_top1"] == pytest.approx(100 / 3)
     assert result["data"]["knn"]["train"] == 15 and result["data"]["knn"]["val"] == 3
@@ -258,6 +262,10 @@ def test_a_table_of_results(classes):
         ["| a, ResNet-18, student, step 7", "55.0 ± 7.1 |"],
         ["| a, ResNet-18, teacher", "70.0 |"],
     ]
+    fewer = json.loads(json.dumps(results))
+    fewer[1]["data"]["knn"]["classes"].pop()
+    with pytest.raises(UserError, match="do not compare: knn.classes is"):
+        table(fewer)
     results[1]["settings"]["k"] = 200
     with pytest.raises(UserError, match="k is 20 and 200"):
         table(results)

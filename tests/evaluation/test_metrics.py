@@ -54,6 +54,7 @@ def test_what_does_not_count_is_left_out():
     first, second = average_precisions(scores, labels)
     assert first == pytest.approx(plain_average_precision([0.8, 0.7, 0.6], [True, False, True]))
     assert math.isnan(second)  # a class that is never shown
+    assert math.isnan(average_precisions(scores, torch.full((4, 1), -1))[0])  # none counts
     assert mean_average_precision(scores, labels) == pytest.approx(first)
 
 

@@ -359,7 +359,7 @@ def test_names_with_spaces_and_boxes_of_one_pixel(tmp_path):
     data = read_data(root, "detection", tmp_path / "lists")
     entries = json.loads(Path(data.val["ann_file"]).read_text())
     assert [entry["img_id"] for entry in entries[1:3]] == ["a name", "val_2"]
-    assert entries[1]["instances"][0]["bbox"] == [6, 6, 6, 6]
+    assert entries[1]["instances"][0]["bbox"] == [6, 6, 7, 7]
 
 
 def test_one_mask_class_alone_is_refused(tmp_path):

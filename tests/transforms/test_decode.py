@@ -96,6 +96,16 @@ def test_orientation_is_found_behind_a_large_profile():
     check(data[:2] + 3 * segment + data[2:], tolerance=2)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_an_orientation_that_only_xmp_names_is_left_to_others(tmp_path, mode):
+    """As OpenCV and browsers do."""
+    image = Image.fromarray(picture()).convert(mode)
+    data = encode(image, "JPEG", xmp=b'<x tiff:Orientation="6"/>')
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert image_size(data) == image_size(tmp_path / "a.jpg") == (WIDTH, HEIGHT)
+    assert read_image(data).shape == (HEIGHT, WIDTH, 3)
+
+
 def test_broken_exif_is_ignored():
     data = jpeg(exif=b"Exif\0\0MM\0*garbage")
     check_size = image_size(data)
@@ -206,6 +216,11 @@ def test_sixteen_bit_colour_png():
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0))
     data += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     assert np.array_equal(read_image(data), values >> 8)
+
+
+def test_eight_bits_in_integers_of_32():
+    values = np.arange(16, dtype=np.int32).reshape(4, 4) * 17
+    assert np.array_equal(read_image(encode(Image.fromarray(values), "TIFF"))[..., 1], values)
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])

@@ -171,6 +171,34 @@ def test_misspelt_presets_and_options_are_named():
         MultiView(views=[dict(preset="moco_v2", grey_prob=1.0)])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(scale=0.4),
+        dict(scale=(0.2, 1.5)),
+        dict(scale=(0.5, 0.2)),
+        dict(ratio=(0, 1)),
+        dict(jitter=0.4),
+        dict(jitter=(0.4, 0.4, 0.4, 0.9)),
+        dict(flip_prob="x"),
+        dict(gray_prob=1.2),
+        dict(interpolation="lanczos"),
+        dict(size=0),
+        dict(patch=2.5),
+        dict(stride=-1),
+    ],
+)
+def test_values_that_cannot_be_are_named(options):
+    (name,) = options
+    with pytest.raises(UserError, match=f"{name} of a view in .*transform is"):
+        MultiView(views=[dict(preset="moco_v2", **options)])
+
+
+def test_a_narrow_image_gives_a_crop_for_any_ratio():
+    (record,) = draws(View(ratio=(3.0, 4.0)), 1, 1, 9)
+    assert record.box.tolist() == [0, 4, 1, 5]
+
+
 def test_a_square_crop_has_the_share_of_the_shorter_side():
     boxes = torch.stack([r.box for r in draws(View(square=0.5), 500)])
     assert (boxes[:, 2:] - boxes[:, :2] == round(375 / 2)).all()

@@ -140,6 +140,7 @@ def _read_box(node: ET.Element) -> dict:
     # Both corners are inside: a box of one pixel has them in one place.
     if corners[2] < corners[0] or corners[3] < corners[1]:
         raise ValueError(f"a box whose corners are the wrong way round: {corners}")
+    corners[2:] = (max(corners[end], corners[end - 2] + 1) for end in (2, 3))  # mmdet needs an area
     difficult = int(node.findtext("difficult") or 0)
     return dict(bbox=corners, name=node.findtext("name").strip(), ignore_flag=int(difficult > 0))
 
