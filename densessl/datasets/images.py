@@ -171,11 +171,15 @@ def walk_images(root: Path) -> list[str]:
     found, seen = [], set()
     for folder, inner, names in os.walk(root, onerror=_unreadable, followlinks=True):
         real = os.path.realpath(folder)
-        inner[:] = [] if real in seen else [name for name in inner if not name.startswith(".")]
-        for name in names if real not in seen else ():
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        # Sorted, so that of two ways to a folder every machine takes the same.
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in names:
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
                 found.append(os.path.relpath(os.path.join(folder, name), root))
-        seen.add(real)
     return sorted(found)
 
 

@@ -253,7 +253,7 @@ def use_images(cfg: Config, folder: str | Path) -> None:
     of ``cfg``."""
     dataset = cfg.train_dataloader.dataset
     kept = {key: dataset[key] for key in ("transform", "max_broken") if key in dataset}
-    root = Path(folder)
+    root = Path(folder).expanduser()
     shards = any(root.rglob("*.tar")) and not walk_images(root)
     kind = "TarShards" if shards else "ImageFolder"
     cfg.train_dataloader.dataset = dict(type=kind, root=str(folder), **kept)
