@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report = export_checkpoint(args.checkpoint, args.output, args.to, args.which, args.trust)
     except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"\nerror: {error}", file=sys.stderr)
         return 2
     print(report.table())
     print()

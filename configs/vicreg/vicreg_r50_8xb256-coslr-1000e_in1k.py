@@ -5,7 +5,7 @@ _base_ = [
 ]
 
 # Both views from one distribution, the mean of BYOL's two.
-_view = dict(preset="byol_1", blur_prob=0.5, solarize_prob=0.1)
+_view = dict(preset="byol_1", blur_prob=0.5, solarize_prob=0.1, interpolation="bicubic")
 model = dict(
     type="VICReg",
     backbone=dict(type="ResNet", depth=50, zero_init_residual=True),
@@ -16,3 +16,13 @@ model = dict(
 )
 train_dataloader = dict(batch_size=256, dataset=dict(transform=dict(views=[_view, _view])))
 optim_wrapper = dict(optimizer=dict(lr=0.2))
+# Down to 0.002 at 2048 images a step.
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-4, end=10, convert_to_iter_based=True),
+    dict(
+        type="CosineAnnealingLR",
+        eta_min_ratio=0.00125,
+        begin=10,
+        convert_to_iter_based=True,
+    ),
+]
