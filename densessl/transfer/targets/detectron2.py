@@ -91,7 +91,8 @@ class _PortablePickler(pickle.Pickler):
 
     def reducer_override(self, value: object):
         if isinstance(value, np.ndarray):
-            return np.ndarray, (value.shape, value.dtype.str, value.tobytes())
+            # A bytearray, so that what is read can be written to.
+            return np.ndarray, (value.shape, value.dtype.str, bytearray(value.tobytes()))
         return NotImplemented
 
 
@@ -99,7 +100,8 @@ class _NumpyUnpickler(pickle.Unpickler):
     """Reads plain types and numpy arrays, nothing else."""
 
     def find_class(self, module: str, name: str):
-        if module.startswith("numpy") and name in ("ndarray", "dtype", "_reconstruct", "scalar"):
+        numpy = module.startswith("numpy") and name in ("ndarray", "dtype", "_reconstruct", "scalar")
+        if numpy or (module, name) == ("builtins", "bytearray"):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of weights")
 
