@@ -86,6 +86,9 @@ class Detectron2(Target):
         )
 
 
+BYTEARRAY = ("builtins", "bytearray")
+
+
 class _PortablePickler(pickle.Pickler):
     """Writes arrays so that any numpy reads them: numpy 2 names a module that numpy 1 lacks."""
 
@@ -100,8 +103,8 @@ class _NumpyUnpickler(pickle.Unpickler):
     """Reads plain types and numpy arrays, nothing else."""
 
     def find_class(self, module: str, name: str):
-        numpy = module.startswith("numpy") and name in ("ndarray", "dtype", "_reconstruct", "scalar")
-        if numpy or (module, name) == ("builtins", "bytearray"):
+        known = ("ndarray", "dtype", "_reconstruct", "scalar")
+        if module.startswith("numpy") and name in known or (module, name) == BYTEARRAY:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of weights")
 
