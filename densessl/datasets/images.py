@@ -161,14 +161,19 @@ def existing(path: str | Path, what: str, remedy: str = "check the path") -> Pat
 
 
 def walk_images(root: Path) -> list[str]:
-    """All images below ``root``, relative and sorted.
+    """All of ``images_below``, sorted."""
+    return sorted(images_below(root))
+
+
+def images_below(root: Path) -> Iterator[str]:
+    """Images below ``root``, relative to it.
 
     Links to folders are followed, but none twice; what begins with a dot is left out.
 
     Raises:
         UserError: If a folder cannot be read.
     """
-    found, seen = [], set()
+    seen = set()
     for folder, inner, names in os.walk(root, onerror=_unreadable, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
@@ -179,8 +184,7 @@ def walk_images(root: Path) -> list[str]:
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in names:
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                found.append(os.path.relpath(os.path.join(folder, name), root))
-    return sorted(found)
+                yield os.path.relpath(os.path.join(folder, name), root)
 
 
 def _unreadable(error: OSError) -> None:

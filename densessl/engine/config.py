@@ -16,7 +16,7 @@ from mmengine.utils import get_object_from_string
 from torch.utils.data import DataLoader
 
 import densessl.registry as registries
-from densessl.datasets.images import walk_images
+from densessl.datasets.images import images_below
 from densessl.engine.runner import OUR_HOOKS
 from densessl.engine.values import check_values
 from densessl.errors import UserError
@@ -254,7 +254,7 @@ def use_images(cfg: Config, folder: str | Path) -> None:
     dataset = cfg.train_dataloader.dataset
     kept = {key: dataset[key] for key in ("transform", "max_broken") if key in dataset}
     root = Path(folder).expanduser()
-    shards = any(root.rglob("*.tar")) and not walk_images(root)
+    shards = next(images_below(root), None) is None and any(root.rglob("*.tar"))
     kind = "TarShards" if shards else "ImageFolder"
     cfg.train_dataloader.dataset = dict(type=kind, root=str(folder), **kept)
 
