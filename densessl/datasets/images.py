@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -123,9 +124,10 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
 
 def above_share(allowed: float, broken: int, seen: int, total: int) -> bool:
     """Whether ``broken`` of the ``seen`` images show that the share among all ``total`` is above
-    ``allowed``: as long as some are unseen, by three standard deviations."""
+    ``allowed``: as long as some are unseen, by three standard deviations and one."""
     expected = allowed * seen
-    return broken > expected + (3 * math.sqrt(expected) if seen < total else 0)
+    margin = 3 * math.sqrt(expected * (1 - allowed)) + 1 if allowed and seen < total else 0
+    return broken > expected + margin
 
 
 def too_many_broken(
@@ -171,10 +173,18 @@ def images_below(root: Path) -> Iterator[str]:
     Links to folders are followed, but none twice; what begins with a dot is left out.
 
     Raises:
-        UserError: If a folder cannot be read.
+        UserError: If ``root`` cannot be read; folders below it that cannot are left out.
     """
+
+    def unreadable(error: OSError) -> None:
+        if Path(error.filename) == Path(root):
+            raise UserError(
+                f"The folder {root} cannot be read: {error.strerror}.", "check its permissions"
+            ) from error
+        warnings.warn(f"{error.filename} cannot be read: {error.strerror}", stacklevel=2)
+
     seen = set()
-    for folder, inner, names in os.walk(root, onerror=_unreadable, followlinks=True):
+    for folder, inner, names in os.walk(root, onerror=unreadable, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             inner.clear()
@@ -185,12 +195,6 @@ def images_below(root: Path) -> Iterator[str]:
         for name in names:
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
                 yield os.path.relpath(os.path.join(folder, name), root)
-
-
-def _unreadable(error: OSError) -> None:
-    raise UserError(
-        f"The folder {error.filename} cannot be read: {error.strerror}.", "check its permissions"
-    ) from error
 
 
 @DATASETS.register_module()
@@ -245,7 +249,8 @@ class VOCImages(ImageDataset):
             listing = existing(
                 Path(self.root) / "ImageSets/Main" / f"{self.split}.txt", "The VOC split"
             )
-            wanted = {line.split()[0] for line in listing.read_text().splitlines() if line.strip()}
+            lines = listing.read_text(encoding="utf-8-sig").splitlines()
+            wanted = {line.split()[0] for line in lines if line.strip()}
             files = [name for name in files if Path(name).stem in wanted]
         return [f"JPEGImages/{name}" for name in files]
 
@@ -266,7 +271,9 @@ class CocoImages(ImageDataset):
         existing(self.root, "The COCO image folder")
         path = existing(self.annotation, "The COCO annotation file")
         try:
-            return sorted(image["file_name"] for image in json.loads(path.read_text())["images"])
+            return sorted(
+                image["file_name"] for image in json.loads(path.read_text("utf-8-sig"))["images"]
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} is not a COCO annotation file: {error!r}",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from densessl.checkpoint import make_folder
+from densessl.datasets.images import walk_images
 from densessl.demo.scenes import render_scenes
 from densessl.engine.pretrain import pretrain
 from densessl.errors import UserError
@@ -180,18 +181,18 @@ def _claim(out: Path, plan: Plan, data: str | Path | None) -> None:
 
 def _pretraining_images(data: Path, out: Path, most: int) -> list[str]:
     """Lists the images of ``data`` but those of its evaluation lists; evenly spaced if too many."""
-    folders = [data / name for name in ("JPEGImages", "unlabelled") if (data / name).is_dir()]
-    found = [index_images(folder) for folder in folders]
+    labelled = index_images(data / "JPEGImages")
     kept_out = set()
     for lists in data.glob("ImageSets/*"):
         _, split = read_splits(lists, ".txt") or (None, "val")
         if (lists / f"{split}.txt").exists():
-            kept_out |= {*read_ids(lists / f"{split}.txt", found[0])}
+            kept_out |= {*read_ids(lists / f"{split}.txt", labelled)}
     images = [
-        str(path.relative_to(data))
-        for stems in found
-        for stem, path in stems.items()
-        if stem not in kept_out
+        f"{folder}/{name}"
+        for folder in ("JPEGImages", "unlabelled")
+        if (data / folder).is_dir()
+        for name in walk_images(data / folder)
+        if Path(name).stem not in kept_out
     ]
     if len(images) > most:
         images = [images[i] for i in np.linspace(0, len(images) - 1, most).round().astype(int)]

@@ -254,7 +254,7 @@ def use_images(cfg: Config, folder: str | Path) -> None:
     dataset = cfg.train_dataloader.dataset
     kept = {key: dataset[key] for key in ("transform", "max_broken") if key in dataset}
     root = Path(folder).expanduser()
-    shards = next(images_below(root), None) is None and any(root.rglob("*.tar"))
+    shards = root.is_dir() and not any(images_below(root)) and any(root.rglob("*.tar"))
     kind = "TarShards" if shards else "ImageFolder"
     cfg.train_dataloader.dataset = dict(type=kind, root=str(folder), **kept)
 

@@ -192,13 +192,13 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         key = tuple(result["backbone"].get(fact) for fact in OF_A_ROW)
         groups.setdefault(key, []).append(result["metrics"])
         weights = result["backbone"].get("sha256") or result["backbone"]["source"] == RANDOM
-        counted = (*key, weights, result["settings"]["seed"])
-        if weights and counted in seen:
+        counted = {(*key, weights, result["settings"]["seed"], each) for each in result["metrics"]}
+        if weights and counted & seen:
             raise UserError(
                 f"Two results of '{key[0]}' are the same evaluation of the same weights.",
                 "Pass one of them: a mean of both would look like one over two seeds.",
             )
-        seen.add(counted)
+        seen |= counted
     names = Counter(name for name, *_ in groups)
     for (name, *rest), same in groups.items():
         label = _label(name, *rest) if names[name] > 1 else name

@@ -3,6 +3,7 @@
 What was recognised is always reported, never guessed silently.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt
@@ -154,12 +155,16 @@ def _tensors_at(checkpoint: dict, place: Place) -> tuple[dict[str, Tensor], str,
     return (found, written, where) if found else None
 
 
+# timm's names, older ones too, of what is torchvision's network.
+PLAIN_NAMES = re.compile(r"(tv_|ssl_|swsl_)?resnet\d+|gluon_resnet\d+_v1b")
+
+
 def _architecture(state: dict, arch: object, layout: str) -> tuple[dict | None, tuple[str, ...]]:
     """The architecture that names and shapes show, and notes about it."""
     named = arch if isinstance(arch, str) and timm.is_model(arch) else None
     if depth := depth_in_names(state):
         # timm has other networks with the names and shapes of a plain ResNet (resnetaa50).
-        if named and named.partition(".")[0] != f"resnet{depth}":
+        if named and not PLAIN_NAMES.fullmatch(named.partition(".")[0]):
             return {"type": "TimmBackbone", "name": named}, ()
         return {"type": "ResNet", "depth": depth}, ()
     if vit := _vision_transformer(state):

@@ -262,6 +262,12 @@ def test_a_table_of_results(classes):
         ["| a, ResNet-18, student, step 7", "55.0 ± 7.1 |"],
         ["| a, ResNet-18, teacher", "70.0 |"],
     ]
+    other = json.loads(json.dumps(results[0]))  # another task of the same weights: one row
+    other["data"]["linear"] = other["data"].pop("knn")
+    other["metrics"] = dict(linear_top1=1.0)
+    for result in (results[0], other):
+        result["backbone"]["sha256"] = "0"
+    assert len(table([results[0], other]).splitlines()) == 4
     fewer = json.loads(json.dumps(results))
     fewer[1]["data"]["knn"]["classes"].pop()
     with pytest.raises(UserError, match="do not compare: knn.classes is"):

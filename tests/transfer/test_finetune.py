@@ -235,6 +235,7 @@ def test_a_job_goes_on_from_its_newest_whole_checkpoint(tmp_path):
     for step in (9, 10):
         torch.save(dict(step=step), tmp_path / f"iter_{step}.pth")
     assert _latest_checkpoint(tmp_path) == str(tmp_path / "iter_10.pth")
+    (tmp_path / "best_mIoU_iter_99.pth").write_bytes((tmp_path / "iter_10.pth").read_bytes())
     whole = (tmp_path / "iter_10.pth").read_bytes()
     (tmp_path / "iter_11.pth").write_bytes(whole[:-100])  # it was being written
     assert _latest_checkpoint(tmp_path) == str(tmp_path / "iter_10.pth")

@@ -219,7 +219,12 @@ def test_timm_checkpoint_that_names_its_model():
 
 def test_a_network_of_timms_with_the_names_of_a_resnet_is_not_taken_for_one():
     state = timm.create_model("resnetaa50").state_dict()
-    for name, kind in (("resnetaa50", "TimmBackbone"), ("resnet50", "ResNet"), (None, "ResNet")):
+    for name, kind in (
+        ("resnetaa50", "TimmBackbone"),
+        ("resnet50", "ResNet"),
+        ("tv_resnet50", "ResNet"),
+        (None, "ResNet"),
+    ):
         found = find_backbone({"arch": name, "state_dict": state}, "student", "f")
         assert found.architecture["type"] == kind
 

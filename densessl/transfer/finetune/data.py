@@ -127,7 +127,7 @@ def read_ids(path: Path, images: Container[str]) -> list[str]:
     Raises:
         UserError: The list is empty.
     """
-    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     ids = [line if line in images else line.split()[0] for line in lines]
     if not ids:
         raise UserError(f"{path} names no image.", "Write one image name a line, without suffix.")

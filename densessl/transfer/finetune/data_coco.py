@@ -147,7 +147,7 @@ def _find_json(folder: Path) -> tuple[Path, Path] | None:
 
 def _load(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8-sig"))
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read: {error}.", "It must be COCO's json.") from error
     for part, keys in NEEDED.items():

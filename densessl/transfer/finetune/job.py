@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import sys
 import time
 import traceback
@@ -188,7 +189,10 @@ def run(job: dict) -> dict:
 
 def _latest_checkpoint(folder: Path) -> str | None:
     """The newest whole one: a job may have ended while it wrote its last."""
-    found = {int(file.stem.rpartition("_")[2]): file for file in folder.glob("*_[0-9]*.pth")}
+    names = (
+        (re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", file.name), file) for file in folder.iterdir()
+    )
+    found = {int(name[1]): file for name, file in names if name}
     whole = (str(found[step]) for step in sorted(found, reverse=True) if is_zipfile(found[step]))
     return next(whole, None)
 

@@ -134,6 +134,8 @@ def alone_in(work_dir: Path) -> Iterator[None]:
                 f"Another tools/transfer.py works in {work_dir}.",
                 "Wait until it has finished, or choose another --work-dir.",
             ) from error
+        except OSError:  # a file system without locks
+            pass
         yield
 
 
