@@ -264,7 +264,7 @@ def test_a_table_of_results(classes):
     ]
     other = json.loads(json.dumps(results[0]))  # another task of the same weights: one row
     other["data"]["linear"] = other["data"].pop("knn")
-    other["metrics"] = dict(linear_top1=1.0)
+    other["metrics"] = other["chance"] = dict(linear_top1=1.0)
     for result in (results[0], other):
         result["backbone"]["sha256"] = "0"
     assert len(table([results[0], other]).splitlines()) == 4
