@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -216,17 +217,31 @@ def test_a_folder_with_another_plan_is_refused_once_it_has_begun(tmp_path):
     with pytest.raises(UserError, match="another comparison") as error:
         open_plan(folder, dict(config="b", seeds=[0, 1]))
     assert "seeds: there [0], now [0, 1]" in error.value.problem
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "file").write_text("")
-    with pytest.raises(UserError, match="not made by"):
-        open_plan(tmp_path / "other", dict(config="b"))
+
+
+def test_a_folder_of_somebody_else_stays_as_it_is(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="not made by"), alone_in(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_two_calls_do_not_share_a_folder(tmp_path):
     with alone_in(tmp_path):
         with pytest.raises(UserError, match="Another tools/transfer.py works"), alone_in(tmp_path):
             pass
-    with alone_in(tmp_path):
+    with alone_in(tmp_path):  # one that was killed at once left no plan
+        pass
+
+
+def test_a_job_that_outlives_its_parent_keeps_the_folder(tmp_path):
+    with alone_in(tmp_path / "work"):
+        job = subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False)
+    with pytest.raises(UserError, match="Another tools/transfer.py works"):
+        with alone_in(tmp_path / "work"):
+            pass
+    job.communicate()
+    with alone_in(tmp_path / "work"):
         pass
 
 

@@ -92,8 +92,8 @@ def finetune(
         data=None if folder is None else str(folder),
         classes=classes,
     )
-    open_plan(work_dir, request)
     with alone_in(work_dir):
+        open_plan(work_dir, request)
         batch_note = configure.set_batch(cfg, options)
         if iterations is not None:
             configure.set_iterations(cfg, iterations, options)

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 from densessl.checkpoint import make_folder
 from densessl.errors import UserError
 from densessl.structures import SEEDS
+
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -84,26 +87,46 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@contextmanager
+def alone_in(work_dir: Path) -> Iterator[None]:
+    """Takes the folder of a comparison, created if missing, and keeps other calls out of it.
+
+    Raises:
+        UserError: Another one works there, or it is no folder of ours.
+    """
+    foreign = work_dir.exists() and not (work_dir / "plan.json").exists()
+    if foreign and (not work_dir.is_dir() or {p.name for p in work_dir.iterdir()} - {LOCK}):
+        raise UserError(
+            f"{work_dir} exists and was not made by tools/transfer.py.",
+            "Choose an empty or a new folder with --work-dir.",
+        )
+    with open(make_folder(work_dir) / LOCK, "w") as file:
+        os.set_inheritable(file.fileno(), True)  # a job that outlives us still works here
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the processes, however
+        except BlockingIOError as error:
+            raise UserError(
+                f"Another tools/transfer.py works in {work_dir}.",
+                "Wait until it has finished, or choose another --work-dir.",
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
 def open_plan(work_dir: Path, plan: dict[str, Any]) -> None:
     """Writes ``plan.json``, unless ``work_dir`` holds another plan that has begun.
 
     Args:
-        work_dir: The folder of the comparison; created if missing.
+        work_dir: The folder of the comparison, which this process is alone in.
         plan: What defines the comparison, as plain types.
 
     Raises:
-        UserError: It holds the jobs of another plan, or is no folder of ours.
+        UserError: It holds the jobs of another plan.
     """
     path = work_dir / "plan.json"
-    if not path.exists():
-        if work_dir.exists() and (not work_dir.is_dir() or any(work_dir.iterdir())):
-            raise UserError(
-                f"{work_dir} exists and was not made by tools/transfer.py.",
-                "Choose an empty or a new folder with --work-dir.",
-            )
-        write_json(plan, path)
-        return
-    old, new = json.loads(path.read_text()), json.loads(json.dumps(plan))
+    old = json.loads(path.read_text()) if path.exists() else {}
+    new = json.loads(json.dumps(plan))
     differing = [key for key, value in new.items() if key in old and old[key] != value]
     if differing and (work_dir / "runs").exists():
         changes = "\n".join(
@@ -117,26 +140,6 @@ def open_plan(work_dir: Path, plan: dict[str, Any]) -> None:
         shutil.rmtree(work_dir / "inits", ignore_errors=True)
         old = {}
     write_json({**old, **new}, path)
-
-
-@contextmanager
-def alone_in(work_dir: Path) -> Iterator[None]:
-    """Keeps other calls out of ``work_dir``, where they would write to the same files.
-
-    Raises:
-        UserError: Another one works there.
-    """
-    with open(work_dir / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however
-        except BlockingIOError as error:
-            raise UserError(
-                f"Another tools/transfer.py works in {work_dir}.",
-                "Wait until it has finished, or choose another --work-dir.",
-            ) from error
-        except OSError:  # a file system without locks
-            pass
-        yield
 
 
 def write_json(content: Any, path: Path) -> None:

@@ -129,6 +129,7 @@ def _spawn(folder: Path, slot: int, jobs: int) -> subprocess.Popen:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
+            close_fds=False,  # it holds the lock on the comparison's folder with us
             start_new_session=True,  # a terminal's Ctrl-C reaches only us; we stop the job's group
         )
 
