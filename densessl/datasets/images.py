@@ -162,6 +162,11 @@ def existing(path: str | Path, what: str, remedy: str = "check the path") -> Pat
     )
 
 
+def is_image(path: str) -> bool:
+    """Whether the relative path's ending is an image's, and no part of it is hidden by a dot."""
+    return path.lower().endswith(EXTENSIONS) and "/." not in f"/{path.removeprefix('./')}"
+
+
 def walk_images(root: Path) -> list[str]:
     """All of ``images_below``, sorted."""
     return sorted(images_below(root))
@@ -193,7 +198,7 @@ def images_below(root: Path) -> Iterator[str]:
         # Sorted, so that of two ways to a folder every machine takes the same.
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in names:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+            if is_image(name):
                 yield os.path.relpath(os.path.join(folder, name), root)
 
 

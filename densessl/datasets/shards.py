@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from densessl.checkpoint import make_folder
-from densessl.datasets.images import ImageDataset, existing, walk_images
+from densessl.datasets.images import ImageDataset, existing, is_image, walk_images
 from densessl.errors import UserError
 from densessl.registry import DATASETS
-from densessl.transforms.decode import EXTENSIONS, ImageError
+from densessl.transforms.decode import ImageError
 
 FORMAT = "densessl-shard/1"
 
@@ -93,7 +93,7 @@ def make_index(shard: Path) -> dict[str, list]:
     """Walks through ``shard``; see ``read_index``."""
     try:
         with tarfile.open(shard, "r:") as tar:
-            members = [m for m in tar if m.name.lower().endswith(EXTENSIONS) and not m.isdir()]
+            found = {member.name: member for member in tar}
             # The walk ends without a word at a header that is cut or damaged, too.
             tar.fileobj.seek(tar.offset)
             whole = tar.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
@@ -102,10 +102,16 @@ def make_index(shard: Path) -> dict[str, list]:
             f"{shard} cannot be read as an uncompressed tar file: {error}",
             "write it again, with tools/shard.py or tar -cf",
         ) from error
+    # A file that tar met under two names is a hard link the second time: the first has the bytes.
+    images = {
+        name: found.get(member.linkname, member) if member.islnk() else member
+        for name, member in found.items()
+        if is_image(name) and not member.isdir()
+    }
     size = shard.stat().st_size
-    if not whole or any(member.offset_data + member.size > size for member in members):
+    if not whole or any(member.offset_data + member.size > size for member in images.values()):
         raise UserError(f"{shard} is cut short or damaged.", "copy or write it again")
-    links = [member.name for member in members if not member.isfile()]
+    links = [name for name, member in images.items() if not member.isfile()]
     if links:
         raise UserError(
             f"{shard} holds links in the place of {len(links)} images, such as {links[0]}.",
@@ -114,9 +120,9 @@ def make_index(shard: Path) -> dict[str, list]:
     return dict(
         format=FORMAT,
         bytes=size,
-        names=[member.name for member in members],
-        offsets=[member.offset_data for member in members],
-        sizes=[member.size for member in members],
+        names=list(images),
+        offsets=[member.offset_data for member in images.values()],
+        sizes=[member.size for member in images.values()],
     )
 
 

@@ -1,27 +1,18 @@
 """Numbers of a config that are checked before any work: wrong, they fail late or not at all."""
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 from mmengine.config import Config
 
 from densessl.errors import UserError
+from densessl.numeric import is_real, is_whole
 from densessl.structures import SEEDS
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
 
 # What the values of some dotted keys must be, in words and as a test.
 RULES: dict[str, tuple[Callable[[Any], bool], list[str]]] = {
     "a whole number above 0": (
-        lambda value: _whole(value) and value > 0,
+        lambda value: is_whole(value) and value > 0,
         [
             *("train_dataloader.batch_size", "optim_wrapper.accumulative_counts"),
             *("train_cfg.max_epochs", "train_cfg.max_steps", "model.queue_size", "model.grid"),
@@ -30,19 +21,19 @@ RULES: dict[str, tuple[Callable[[Any], bool], list[str]]] = {
         ],
     ),
     "a whole number, 0 or above": (
-        lambda value: _whole(value) and value >= 0,
+        lambda value: is_whole(value) and value >= 0,
         ["train_dataloader.num_workers", "model.warmup_steps"],
     ),
     f"a whole number from 0 to {SEEDS[-1]}": (
-        lambda value: _whole(value) and value in SEEDS,
+        lambda value: is_whole(value) and value in SEEDS,
         ["randomness.seed"],
     ),
     "a number above 0": (
-        lambda value: _real(value) and value > 0,
+        lambda value: is_real(value) and value > 0,
         ["optim_wrapper.optimizer.lr", "optim_wrapper.clip_grad.max_norm", "model.temperature"],
     ),
     "a number from 0 to 1": (
-        lambda value: _real(value) and 0 <= value <= 1,
+        lambda value: is_real(value) and 0 <= value <= 1,
         [
             *("model.momentum", "model.end_momentum", "model.loss_lambda"),
             *("model.dense.loss_lambda", "train_dataloader.dataset.max_broken"),

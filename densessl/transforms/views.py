@@ -8,7 +8,6 @@ import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from densessl.errors import UserError
+from densessl.numeric import is_real, is_whole
 from densessl.registry import TRANSFORMS
 from densessl.structures import SampleKey, ViewRecord
 from densessl.suggest import did_you_mean
@@ -41,16 +41,8 @@ PRESETS = {
 }
 
 
-def _number(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _whole(value) -> bool:
-    return _number(value) and isinstance(value, int)
-
-
 def _numbers(value, count: int) -> bool:
-    return isinstance(value, Sequence) and len(value) == count and all(map(_number, value))
+    return isinstance(value, Sequence) and len(value) == count and all(map(is_real, value))
 
 
 # What the options of a view must be, in words and as a test.
@@ -68,12 +60,12 @@ RULES = {
         ("jitter",),
     ),
     "a number from 0 to 1": (
-        lambda v: _number(v) and 0 <= v <= 1,
+        lambda v: is_real(v) and 0 <= v <= 1,
         ("flip_prob", "jitter_prob", "gray_prob", "blur_prob", "solarize_prob", "square"),
     ),
     "'bilinear' or 'bicubic'": (lambda v: v in ("bilinear", "bicubic"), ("interpolation",)),
-    "a whole number above 0": (lambda v: _whole(v) and v > 0, ("size", "grid", "patch")),
-    "a whole number, 0 or above": (lambda v: _whole(v) and v >= 0, ("stride",)),
+    "a whole number above 0": (lambda v: is_whole(v) and v > 0, ("size", "grid", "patch")),
+    "a whole number, 0 or above": (lambda v: is_whole(v) and v >= 0, ("stride",)),
 }
 
 
@@ -271,7 +263,7 @@ def _stages(size: int | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     except (TypeError, ValueError):
         stages = [(0, size)]
     sides = [side for _, side in stages]
-    if not sides or stages[0][0] != 0 or not all(isinstance(s, int) and s > 0 for s in sides):
+    if not sides or stages[0][0] != 0 or not all(is_whole(s) and s > 0 for s in sides):
         raise UserError(
             f"train_dataloader.dataset.transform.size is {size}.",
             "give a side in pixels, or a schedule of (first epoch, side) that begins at epoch 0: "
@@ -319,7 +311,7 @@ class MultiView:
     @property
     def size(self) -> int:
         """Side of the largest view of the last stage; kept in checkpoints."""
-        return max(view.size for view in self.stages[-1][1])
+        return max(int(view.size) for view in self.stages[-1][1])
 
     def views_at(self, epoch: int) -> list[View]:
         """The views of an epoch, counted from 0.

@@ -139,6 +139,20 @@ def test_links_in_a_shard_are_named(images, tmp_path):
     (images / "link.jpg").unlink()
 
 
+def test_a_shard_that_tar_made_holds_what_the_folder_does(images, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    os.link(folder / "001.jpg", folder / "twin.jpg")  # in the tar file a hard link
+    (folder / "._001.jpg").write_bytes(b"a Mac's notes about 001.jpg")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(folder, ".")
+    inside, outside = TarShards(str(tmp_path), VIEWS), ImageFolder(str(folder), VIEWS)
+    names = [name.removeprefix("./") for name in inside.files]
+    assert sorted(names) == [*outside.files] and "twin.jpg" in names
+    for index, name in enumerate(names):
+        assert inside.read(index) == (folder / name).read_bytes()
+
+
 def test_images_beside_a_tar_file_are_what_is_trained_on(images, tmp_path):
     folder = tmp_path / "mixed"
     shutil.copytree(images, folder)

@@ -137,6 +137,10 @@ def test_the_teacher_begins_as_the_student_whatever_mmengine_does_to_it():
     method.init_weights()
     assert (method.backbone.conv.weight == 0.25).all()
     assert method.teacher.distance(method) == 0
+    with torch.no_grad():
+        method.backbone.conv.weight.add_(1)
+    method.init_weights()  # a second time it does nothing
+    assert method.teacher.distance(method) > 0
 
 
 def kinds(head):

@@ -315,8 +315,10 @@ BAD_DATA = {
     "VOC box outside": (
         make_voc,
         "detection",
-        lambda root: move_boxes(root / "Annotations" / "val_1.xml"),
-        "a box outside of its image",
+        lambda root: [
+            move_boxes(root / "Annotations" / f"{name}_1.xml") for name in ("train", "val")
+        ],
+        "2 in all:\n  train_1.xml: ",
     ),
     "two images of one name": (
         make_voc,

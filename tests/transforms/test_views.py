@@ -194,6 +194,10 @@ def test_values_that_cannot_be_are_named(options):
         MultiView(views=[dict(preset="moco_v2", **options)])
 
 
+def test_whole_numbers_of_numpy_are_taken():
+    assert MultiView(views=["moco_v2"], size=np.int64(32)).size == 32
+
+
 def test_a_narrow_image_gives_a_crop_for_any_ratio():
     (record,) = draws(View(ratio=(3.0, 4.0)), 1, 1, 9)
     assert record.box.tolist() == [0, 4, 1, 5]

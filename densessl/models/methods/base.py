@@ -54,8 +54,9 @@ class Method(BaseModel, metaclass=ABCMeta):
 
     def init_weights(self) -> None:
         """As mmengine's, which may give an mm backbone other weights; the teacher follows."""
+        first = not self.is_init  # mmengine does nothing the second time
         super().init_weights()
-        if hasattr(self, "teacher"):
+        if first and hasattr(self, "teacher"):
             self.teacher.restart(self)
 
     def build_head(self, head: dict | nn.Module, in_channels: int | None = None) -> nn.Module:

@@ -66,6 +66,7 @@ def find(
         [_read_entry(folder, images, name) for name in read_ids(lists / f"{split}.txt", images)]
         for split in splits
     )
+    _check_inside(folder, [*train, *val])
     found = sorted({box["name"] for entry in train for box in entry["boxes"]})
     if not found:
         raise UserError(
@@ -114,14 +115,24 @@ def _read_entry(folder: Path, images: dict[str, Path], name: str) -> dict:
             "It must be VOC's XML: <object> with <name> and <bndbox> of xmin, ymin, xmax, ymax.",
         ) from error
     width, height = check_size(f"<size> of {path}", size, images[name])
-    for left, top, right, bottom in (box["bbox"] for box in boxes):
-        if left >= width or top >= height or right < 0 or bottom < 0:
-            raise UserError(
-                f"The annotation {path} has a box outside of its image of {width}x{height} pixels: "
-                f"{left + 1:g}, {top + 1:g}, {right + 1:g}, {bottom + 1:g}.",
-                "Correct it, or take it out.",
-            )
     return dict(img_path=str(images[name]), img_id=name, width=width, height=height, boxes=boxes)
+
+
+def _check_inside(folder: Path, entries: list[dict]) -> None:
+    outside = []
+    for entry in entries:
+        width, height = entry["width"], entry["height"]
+        for left, top, right, bottom in (box["bbox"] for box in entry["boxes"]):
+            if left >= width or top >= height or right < 0 or bottom < 0:
+                corners = ", ".join(f"{corner + 1:g}" for corner in (left, top, right, bottom))
+                outside.append(f"{entry['img_id']}.xml: {corners} in {width}x{height} pixels")
+    if outside:
+        shown = "\n  ".join(outside[:10])
+        raise UserError(
+            f"Boxes outside of their images in {folder / 'Annotations'}, {len(outside)} in all:\n"
+            f"  {shown}",
+            "Correct them, or take them out.",
+        )
 
 
 def _read_size(root: ET.Element) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from densessl.checkpoint import make_folder
 from densessl.errors import UserError
+from densessl.numeric import is_whole
 from densessl.structures import SEEDS
 
 LOCK = ".lock"
@@ -58,7 +59,7 @@ def check_request(inits: dict[str, str], seeds: list[int], fractions: list[float
                 f"The name '{name}' of --init cannot be a folder name.",
                 "Use letters, digits and . _ + - only.",
             )
-    usable = all(isinstance(seed, int) and seed in SEEDS for seed in seeds)
+    usable = all(is_whole(seed) and seed in SEEDS for seed in seeds)
     if not seeds or len(set(seeds)) < len(seeds) or not usable:
         raise UserError(
             f"The seeds {seeds} cannot be used.",
