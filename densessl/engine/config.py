@@ -12,7 +12,6 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import Registry
 from mmengine.registry import root as mm_root
 from mmengine.runner import LogProcessor, Runner
-from mmengine.utils import get_object_from_string
 from torch.utils.data import DataLoader
 
 import densessl.registry as registries
@@ -219,12 +218,15 @@ def _arguments(type_name: Any, where: str) -> set[str] | None:
     """Names that the constructor of a registered type accepts; None when it accepts any."""
     if inspect.isclass(type_name) or callable(type_name):
         return _parameters(type_name)
-    name = str(type_name).split(".")[-1]
+    name = str(type_name)
     known: dict[str, Any] = {}
     for registry in reversed(_registries()):  # ours last, so that they win
         registry.import_from_location()
         known |= registry.module_dict
-    found = known.get(name) or get_object_from_string(str(type_name))
+    if "." in name:  # of another project, or a Python path
+        found = next(filter(None, (registry.get(name) for registry in _registries())), None)
+    else:
+        found = known.get(name)
     if found is not None:
         return _parameters(found)
     raise UserError(

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from densessl.checkpoint import CHECKPOINT_FORMAT
 from densessl.errors import UserError
-from densessl.models.backbones import TimmBackbone, build_backbone
+from densessl.models.backbones import MMBackbone, TimmBackbone, build_backbone
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.importers import HEADS, recognise, take
 from densessl.transfer.targets import get_target
-from densessl.transfer.targets.base import EXPORT_FORMAT
+from densessl.transfer.targets.base import EXPORT_FORMAT, is_mm
+from densessl.transfer.targets.openmmlab import bare
 
 IMAGENET_INPUT = {
     "mean": [123.675, 116.28, 103.53],
@@ -54,7 +55,7 @@ class SourceBackbone:
 
     def under(self, backbone: nn.Module) -> dict[str, Tensor]:
         """The state with the names that it has in ``backbone``, one of ours."""
-        prefix = "model." if isinstance(backbone, TimmBackbone) else ""
+        prefix = "model." if isinstance(backbone, TimmBackbone | MMBackbone) else ""
         return {prefix + key: value for key, value in self.state.items()}
 
     def as_one(self) -> "SourceBackbone":
@@ -148,8 +149,9 @@ def _exported(checkpoint: dict, which: str, name: str) -> SourceBackbone:
     if meta["which"] != which:
         raise _no_such(name, which, [meta["which"]], " (it is an exported file)")
     layout = f"{EXPORT_FORMAT}, written for {meta['to']}"
-    state = get_target(meta["to"]).restore(checkpoint["state_dict"])
-    return _source(layout, meta["architecture"], state, meta)
+    state, architecture = checkpoint["state_dict"], meta["architecture"]
+    state = bare(state) if is_mm(architecture) else get_target(meta["to"]).restore(state)
+    return _source(layout, architecture, state, meta)
 
 
 def _foreign(checkpoint: dict, which: str, name: str) -> SourceBackbone:
@@ -184,8 +186,9 @@ def _source(layout: str, architecture: dict, state: dict, meta: dict) -> SourceB
 
 
 def _inner_prefix(architecture: dict) -> str:
-    """A timm model lies under ``model`` in our wrapper; a ResNet is its own wrapper."""
-    return "model." if architecture["type"].rpartition(".")[2] == "TimmBackbone" else ""
+    """Another project's model lies under ``model`` in our wrapper; a ResNet is its own wrapper."""
+    wrappers = ("TimmBackbone", "MMBackbone")
+    return "model." if architecture["type"].rpartition(".")[2] in wrappers else ""
 
 
 def _bare_state(architecture: dict) -> dict[str, Tensor]:

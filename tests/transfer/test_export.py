@@ -278,9 +278,9 @@ def test_load_backbone(checkpoints):
 
 
 def test_a_missing_framework_is_told_how_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mmdet.models.backbones", None)
+    monkeypatch.setitem(sys.modules, "mmdet.registry", None)
     with pytest.raises(UserError, match=r'pip install -e "\.\[transfer\]" --no-build-isolation'):
-        get_target("mmdet").build({"depth": 18, "norm": "bn"})
+        get_target("mmdet").build({"type": "ResNet", "depth": 18, "norm": "bn"})
 
 
 def test_coverage_counts_and_names():

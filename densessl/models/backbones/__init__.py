@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from densessl.models.backbones.mm_backbone import MMBackbone
 from densessl.models.backbones.resnet import ResNet
 from densessl.models.backbones.split import SplitBackbone, SplitResNet
 from densessl.models.backbones.timm_backbone import TimmBackbone
@@ -9,6 +10,7 @@ from densessl.models.backbones.vit_start import start_vit
 from densessl.registry import MODELS
 
 __all__ = [
+    "MMBackbone",
     "ResNet",
     "SplitBackbone",
     "SplitResNet",

@@ -9,12 +9,12 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from densessl.errors import UserError
-from densessl.models.backbones import ResNet, SplitResNet, TimmBackbone
+from densessl.models.backbones import MMBackbone, ResNet, SplitResNet, TimmBackbone
 from densessl.registry import MODELS
 from densessl.structures import PackedBatch, ViewBatch
 
 LAST_STAGE = 3  # C5
-OURS = (ResNet, SplitResNet, TimmBackbone)
+OURS = (ResNet, SplitResNet, TimmBackbone, MMBackbone)
 
 
 class Method(BaseModel, metaclass=ABCMeta):

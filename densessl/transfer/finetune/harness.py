@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from densessl.checkpoint import check_free_space, load_checkpoint, make_folder
+from densessl.checkpoint import check_free_space, make_folder
 from densessl.errors import UserError
 from densessl.transfer.finetune import configure
 from densessl.transfer.finetune.data import LabelledData, check_folder, read_data
@@ -19,6 +19,7 @@ from densessl.transfer.finetune.inits import (
     file_sha256,
     forget_init_cfg,
     prepare_init,
+    tensors_of,
 )
 from densessl.transfer.finetune.plan import (
     Run,
@@ -234,7 +235,7 @@ def check_loading(cfg: Config, inits: list[Init]) -> dict[str, str]:
         if init.file is None:
             summaries[init.name] = "random weights"
             continue
-        coverage = coverage_of(model, load_checkpoint(init.file)["state_dict"])
+        coverage = coverage_of(model, tensors_of(init.file))
         if not coverage.complete:
             raise UserError(
                 f"--init {init.name}: {init.source} does not load whole into the model of the "

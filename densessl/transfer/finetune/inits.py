@@ -14,6 +14,7 @@ from densessl.transfer.export import export_checkpoint
 from densessl.transfer.importers import depth_in_names
 from densessl.transfer.source import IMAGENET_INPUT
 from densessl.transfer.targets.base import EXPORT_FORMAT
+from densessl.transfer.targets.openmmlab import bare
 
 RANDOM, SUPERVISED = "random", "supervised"
 
@@ -106,6 +107,11 @@ def prepare_init(
         input=meta.get("input") or IMAGENET_INPUT,
         depth=depth_in_names(content["state_dict"]),
     )
+
+
+def tensors_of(file: str) -> dict[str, Tensor]:
+    """The backbone in an exported file, in bare names."""
+    return bare(load_checkpoint(file)["state_dict"])
 
 
 def coverage_of(model: nn.Module, state: dict[str, Tensor]) -> Coverage:

@@ -16,8 +16,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 
 import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
-from densessl.checkpoint import install_safe_loader, load_checkpoint, save_atomically
-from densessl.transfer.finetune.inits import forget_init_cfg, load_into
+from densessl.checkpoint import install_safe_loader, save_atomically
+from densessl.transfer.finetune.inits import forget_init_cfg, load_into, tensors_of
 from densessl.transfer.finetune.plan import write_json
 from densessl.transfer.finetune.predictions import draw_samples
 
@@ -141,7 +141,7 @@ def run(job: dict) -> dict:
     runner.model.init_weights()
     loaded = None
     if job["init_file"] is not None:
-        state = load_checkpoint(job["init_file"])["state_dict"]
+        state = tensors_of(job["init_file"])
         loaded = load_into(runner.model, state).summary()
     set_random_seed(job["seed"])
     record = RecordHook(folder, job["parent"])

@@ -104,6 +104,8 @@ def resnet_depth(architecture: dict, target: str) -> int:
     if kind == "ResNet":
         return architecture.get("depth", 50)
     name = architecture.get("name", "").partition(".")[0]
+    if is_mm(architecture):
+        kind = architecture["model"]["type"]
     # An option (another activation, a stride) may change the net without changing a name.
     plain = set(architecture) <= {"type", "name", "out_indices"}
     for depth in RESNETS:
@@ -112,7 +114,7 @@ def resnet_depth(architecture: dict, target: str) -> int:
     raise UserError(
         f"{target} has no backbone '{name or kind}' that takes these weights.",
         f"To {target} you can export ResNet-18, 34, 50 and 101. Any timm backbone can be exported "
-        "with --to timm and used from there.",
+        "with --to timm, and one of mmdet's or mmseg's with --to mmdet or mmseg.",
     )
 
 
@@ -127,8 +129,15 @@ def as_resnet(architecture: dict, target: str, dilated: bool = False) -> dict:
     }
 
 
+def is_mm(architecture: dict) -> bool:
+    """Whether it is a backbone of mmdet's or mmseg's, whose names are theirs already."""
+    return architecture["type"].rpartition(".")[2] == "MMBackbone"
+
+
 def describe(architecture: dict) -> str:
-    """``ResNet-50``, with its norm where that is not BatchNorm, or timm's name."""
+    """``ResNet-50``, with its norm where that is not BatchNorm, or timm's or mm's name."""
+    if is_mm(architecture):
+        architecture = dict(architecture["model"], name=architecture["model"]["type"])
     if "name" in architecture:
         options = {
             k: v for k, v in architecture.items() if k not in ("type", "name", "out_indices")

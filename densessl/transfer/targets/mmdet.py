@@ -1,28 +1,18 @@
-"""mmdet's ResNet."""
+"""mmdet's backbones."""
 
-from pathlib import Path
-
-from torch import nn
-
-from densessl.transfer.targets.base import as_resnet, missing_package
-from densessl.transfer.targets.openmmlab import OpenMMLabTarget, build_resnet
+from densessl.transfer.targets.base import is_mm
+from densessl.transfer.targets.openmmlab import OpenMMLabTarget
 
 
 class Mmdet(OpenMMLabTarget):
-    """``mmdet.models.backbones.ResNet`` with style ``pytorch``; its names are torchvision's."""
+    """mmdet's ResNet with style ``pytorch``, or the backbone of its own that was trained."""
 
     name = "mmdet"
-    theirs = "mmdet's ResNet"
+    theirs = "mmdet's own"
 
-    def forms(self, architecture: dict) -> dict[str, dict]:
-        return {"plain": as_resnet(architecture, self.name)}
-
-    def build(self, architecture: dict, path: Path | None = None) -> nn.Module:
-        try:
-            from mmdet.models.backbones import ResNet
-        except ImportError as error:
-            raise missing_package(self.name, error) from error
-        return build_resnet(ResNet, architecture, path)
+    def prefix(self, architecture: dict) -> str:
+        swin = is_mm(architecture) and architecture["model"]["type"].endswith(".SwinTransformer")
+        return "backbone." if swin else ""  # mmdet's Swin passes over all other names
 
 
 TARGET = Mmdet()

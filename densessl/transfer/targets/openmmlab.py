@@ -1,20 +1,34 @@
-"""What mmdet and mmseg share: their ResNets, their names, their way of loading, their chatter."""
+"""What mmdet and mmseg share: their backbones, their names, their way of loading, their chatter."""
 
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
-from densessl.transfer.targets.base import State, Target, numbers
+from densessl.errors import UserError
+from densessl.transfer.targets.base import (
+    State,
+    Target,
+    as_resnet,
+    is_mm,
+    missing_package,
+    numbers,
+)
 
 NORM_CFGS = {"bn": {"type": "BN"}, "gn": {"type": "GN", "num_groups": 32}}
 
 
 class OpenMMLabTarget(Target):
-    """Their names are torchvision's, but what torchvision calls bn1 is gn1 if it is GroupNorm."""
+    """A ResNet's names are torchvision's, but what torchvision calls bn1 is gn1 if it is GroupNorm.
+
+    Their own backbones keep their names.
+    """
 
     def rename(self, state: State) -> State:
         if "bn1.running_mean" in state:
@@ -24,12 +38,72 @@ class OpenMMLabTarget(Target):
     def restore(self, state: State) -> State:
         return {re.sub(r"\bgn(\d)\.", r"bn\1.", name): value for name, value in state.items()}
 
+    def prefix(self, architecture: dict) -> str:
+        """What the names in the file begin with, for the backbone's ``init_cfg`` to take them."""
+        return ""
+
+    def write(self, state: State, meta: dict, path: Path) -> None:
+        prefix = self.prefix(meta["architecture"])
+        super().write({prefix + name: value for name, value in state.items()}, meta, path)
+
+    def read(self, path: Path) -> tuple[State, dict]:
+        state, meta = super().read(path)
+        return bare(state), meta
+
+    def forms(self, architecture: dict) -> dict[str, dict]:
+        if is_mm(architecture):
+            return {"plain": architecture}
+        return {"plain": as_resnet(architecture, self.name)}
+
+    def build(self, architecture: dict, path: Path | None = None) -> nn.Module:
+        """Their model, loaded by ``init_cfg`` as their configs do."""
+        config = self.config(architecture)
+        try:
+            models = import_module(f"{self.name}.registry").MODELS
+            known = models.get(config["type"]) is not None
+        except ImportError as error:
+            raise missing_package(self.name, error) from error
+        if not known:
+            home = architecture["model"]["type"].partition(".")[0]
+            raise UserError(
+                f"{self.name} has no backbone '{config['type']}'.", f"It is of {home}: take that."
+            )
+        init = None if path is None else {"type": "Pretrained", "checkpoint": str(path)}
+        model = models.build(ConfigDict(config, init_cfg=init, _scope_=self.name))
+        if path is not None:
+            with _quiet():
+                model.init_weights()
+        return model
+
+    def config(self, architecture: dict) -> dict:
+        """Their config of the backbone, which gives all of its maps.
+
+        Args:
+            architecture: One of the values of ``forms``.
+        """
+        if is_mm(architecture):
+            model = {k: v for k, v in architecture["model"].items() if k != "init_cfg"}
+            home, _, name = model["type"].partition(".")
+            # What is of a third project, such as mmpretrain's, is that in their configs too.
+            return model | {"type": name if home in ("mmdet", "mmseg") else model["type"]}
+        return dict(
+            type="ResNet",
+            depth=architecture["depth"],
+            style="pytorch",
+            norm_cfg=NORM_CFGS[architecture["norm"]],
+            norm_eval=False,
+            frozen_stages=-1,
+        )
+
     def forward(self, model: nn.Module, images: Tensor) -> list[Tensor]:
         return list(model(images))
 
     def usage(self, path: Path, architecture: dict, inputs: dict) -> str:
-        mean, std, norm = numbers(inputs["mean"]), numbers(inputs["std"]), architecture["norm"]
-        norm_cfg = "" if norm == "bn" else f"norm_cfg={NORM_CFGS[norm]}, "
+        config = self.config(architecture)
+        if config.get("norm_cfg") == NORM_CFGS["bn"]:  # their default
+            del config["norm_cfg"]
+        arguments = ", ".join(f"{key}={_as_code(value)}" for key, value in config.items())
+        mean, std = numbers(inputs["mean"]), numbers(inputs["std"])
         is_rgb, lab = inputs["channel_order"] == "RGB", ""
         if inputs["channel_order"] == "Lab":
             lab = (
@@ -37,39 +111,19 @@ class OpenMMLabTarget(Target):
                 'pipelines: dict(type="densessl.ToLab") just before the images are packed'
             )
         return (
-            f'backbone=dict(type="ResNet", depth={architecture["depth"]}, style="pytorch", '
-            f"{norm_cfg}norm_eval=False, frozen_stages=-1,\n"
+            f"backbone=dict({arguments},\n"
             f'              init_cfg=dict(type="Pretrained", checkpoint="{path}")),\n'
             f"data_preprocessor=dict(mean={mean}, std={std}, bgr_to_rgb={is_rgb}, ...){lab}"
         )
 
 
-def build_resnet(
-    resnet: type[nn.Module], architecture: dict, path: Path | None, **options
-) -> nn.Module:
-    """mmdet's or mmseg's ResNet, loaded by ``init_cfg`` as their configs do.
+def bare(state: State) -> State:
+    """The tensors of a file without the prefix of its names."""
+    return {name.removeprefix("backbone."): value for name, value in state.items()}
 
-    Args:
-        resnet: Their class.
-        architecture: Ours, as ``as_resnet`` gives it.
-        path: The exported file, or None for a fresh model.
-        **options: Further arguments of the class.
-    """
-    init = None if path is None else {"type": "Pretrained", "checkpoint": str(path)}
-    model = resnet(
-        depth=architecture["depth"],
-        out_indices=(0, 1, 2, 3),
-        style="pytorch",
-        norm_cfg=NORM_CFGS[architecture["norm"]],
-        norm_eval=False,
-        frozen_stages=-1,
-        init_cfg=init,
-        **options,
-    )
-    if path is not None:
-        with _quiet():
-            model.init_weights()
-    return model
+
+def _as_code(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 @contextmanager

@@ -1,0 +1,98 @@
+"""Backbones of mmdet's and mmseg's: trained here, written back to where they are from."""
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+
+from densessl.checkpoint import load_checkpoint
+from densessl.engine import pretrain
+from densessl.engine.config import check_config, load_config
+from densessl.errors import UserError
+from densessl.models.backbones import MMBackbone, build_backbone
+from densessl.transfer.export import export_checkpoint, load_backbone, verify
+from tests.training import write_config, write_images
+from tests.transfer.checkpoints import write_checkpoint
+
+SWIN = dict(type="mmdet.SwinTransformer", embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
+RESNET_GN = dict(
+    type="mmdet.ResNet",
+    depth=18,
+    base_channels=8,
+    norm_cfg=dict(type="GN", num_groups=4),
+    norm_eval=False,
+)
+MIT = dict(type="mmseg.MixVisionTransformer", embed_dims=8, num_layers=[1] * 4, drop_path_rate=0.0)
+
+
+def wrapped(model, **options):
+    return dict(type="MMBackbone", model=model, **options)
+
+
+def test_its_maps_are_the_projects():
+    backbone = build_backbone(wrapped(SWIN, out_indices=(1, 3))).eval()
+    images = torch.randn(2, 3, 64, 64)
+    maps = backbone.model(images)
+    assert backbone.out_channels == (16, 64)
+    for ours, theirs in zip(backbone(images), (maps[1], maps[3]), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (dict(SWIN, out_indices=(2, 3)), "gives 2 maps"),
+        (dict(RESNET_GN, norm_eval=True), "does not learn the statistics"),
+        (dict(type="mmdet.SwinTransfomer"), "no backbone here"),
+    ],
+)
+def test_what_cannot_be_pretrained_is_named(options, problem):
+    with pytest.raises(UserError, match=problem):
+        MMBackbone(options)
+
+
+@pytest.mark.parametrize(
+    ("model", "to"), [(SWIN, "mmdet"), (SWIN, "mmseg"), (MIT, "mmseg"), (RESNET_GN, "mmdet")]
+)
+def test_it_goes_back_with_its_own_names(model, to, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "a.pth", wrapped(model))
+    report = export_checkpoint(checkpoint, tmp_path / "b.pth", to)
+    assert report.passed and len(report.stages) == 4 and not report.not_loaded
+    name = model["type"].partition(".")[2]
+    assert f'backbone=dict(type="{name}", ' in report.usage
+    assert verify(tmp_path / "b.pth", checkpoint).passed
+    again = load_backbone(tmp_path / "b.pth").state_dict()  # out of the exported file
+    kept = load_backbone(checkpoint).state_dict()
+    assert again.keys() == kept.keys()
+    assert all(torch.equal(again[key], kept[key]) for key in kept)
+
+
+def test_projects_without_it_are_named(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "a.pth", wrapped(MIT))
+    with pytest.raises(UserError, match="mmdet has no backbone 'MixVisionTransformer'") as error:
+        export_checkpoint(checkpoint, tmp_path / "b.pth", "mmdet")
+    assert "It is of mmseg" in error.value.remedy
+    with pytest.raises(UserError, match="torchvision has no backbone 'mmseg.MixVisionTransformer'"):
+        export_checkpoint(checkpoint, tmp_path / "b.pth", "torchvision")
+
+
+def test_a_config_is_checked_against_the_projects_own_arguments(tmp_path):
+    images = write_images(tmp_path / "images", 8)
+    cfg = load_config(write_config(tmp_path / "config.py", images))
+    cfg.model.backbone = ConfigDict(wrapped(dict(RESNET_GN, norms="x")))
+    with pytest.raises(UserError, match="Unknown key 'norms' in model.backbone.model") as error:
+        check_config(cfg)
+    assert "avg_down" in error.value.remedy  # which only mmdet's ResNet has
+
+
+def test_it_trains_with_the_weights_that_the_project_begins_with(tmp_path):
+    images = write_images(tmp_path / "images", 8)
+    config = write_config(
+        tmp_path / "config.py",
+        images,
+        extra=f"model['backbone'] = dict(_delete_=True, **{wrapped(SWIN)!r})",
+    )
+    checkpoint = pretrain(config, work_dir=tmp_path / "work", train_cfg__max_epochs=1)
+    state = load_checkpoint(checkpoint)["state_dict"]
+    kernel = state["backbone.model.stages.3.blocks.0.ffn.layers.0.0.weight"]
+    assert kernel.std().item() == pytest.approx(0.02, rel=0.1)  # mmdet's; PyTorch's is 0.07
+    assert export_checkpoint(checkpoint, tmp_path / "b.pth", "mmdet", "teacher").passed
