@@ -13,6 +13,7 @@ from densessl.engine.optim import PRECISIONS
 from densessl.engine.pretrain import LAUNCHERS, pretrain
 from densessl.errors import UserError
 from densessl.options import add_cfg_options, seed
+from densessl.transfer.targets.base import natural_target
 
 GO_ON = "Go on with the same command and --resume"
 
@@ -43,8 +44,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
+        cfg = load_config(args.config, args.cfg_options)
         checkpoint = pretrain(
-            load_config(args.config, args.cfg_options),
+            cfg,
             images=args.images,
             work_dir=args.work_dir,
             resume=args.resume or False,
@@ -65,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     if is_main_process():
         print(
             f"\nCheckpoint: {checkpoint}\n"
-            f"Next: python tools/convert.py {checkpoint} backbone.pth --to mmdet"
+            f"Next: python tools/convert.py {checkpoint} backbone.pth "
+            f"--to {natural_target(cfg.model.backbone)}"
         )
     return 0
 

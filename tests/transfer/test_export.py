@@ -18,6 +18,7 @@ from densessl.models.backbones import build_backbone
 from densessl.transfer.coverage import compare_state
 from densessl.transfer.export import export_checkpoint, load_backbone, verify
 from densessl.transfer.targets import TARGETS, get_target
+from densessl.transfer.targets.base import natural_target
 from tests.transfer.checkpoints import TOOL, convert, random_backbone, write_checkpoint
 
 
@@ -275,6 +276,21 @@ def test_load_backbone(checkpoints):
     with torch.no_grad():
         assert torch.equal(pyramid(images)[1], reference(images)[0])
         assert pyramid(images)[0].shape == (1, 128, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("target", "architecture"),
+    [
+        ("mmdet", dict(type="ResNet", depth=18)),
+        ("mmdet", dict(type="SplitResNet")),
+        ("mmdet", dict(type="TimmBackbone", name="resnet50")),
+        ("timm", dict(type="TimmBackbone", name="convnext_tiny")),
+        ("mmdet", dict(type="MMBackbone", model=dict(type="mmdet.SwinTransformer"))),
+        ("mmseg", dict(type="MMBackbone", model=dict(type="mmseg.MixVisionTransformer"))),
+    ],
+)
+def test_the_advice_after_training_is_a_target_that_takes_it(target, architecture):
+    assert natural_target(architecture) == target
 
 
 def test_a_missing_framework_is_told_how_to_install(monkeypatch):

@@ -134,6 +134,18 @@ def is_mm(architecture: dict) -> bool:
     return architecture["type"].rpartition(".")[2] == "MMBackbone"
 
 
+def natural_target(architecture: dict) -> str:
+    """The target that surely has this backbone: mmdet where it can."""
+    if is_mm(architecture):
+        return "mmseg" if architecture["model"]["type"].startswith("mmseg.") else "mmdet"
+    if "name" in architecture:
+        try:
+            resnet_depth(architecture, "mmdet")
+        except UserError:
+            return "timm"
+    return "mmdet"
+
+
 def describe(architecture: dict) -> str:
     """``ResNet-50``, with its norm where that is not BatchNorm, or timm's or mm's name."""
     if is_mm(architecture):
