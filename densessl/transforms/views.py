@@ -294,7 +294,8 @@ class MultiView:
         shared_flip: Whether all views of an image are mirrored, or none, as the first one is.
 
     Raises:
-        UserError: If a schedule does not begin at epoch 0, or is no list of pairs.
+        UserError: If a schedule does not begin at epoch 0, or is no list of pairs; if there is no
+            such preset, or an option of a view cannot be.
     """
 
     def __init__(
