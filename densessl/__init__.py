@@ -25,6 +25,10 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str):
     # PyTorch and mmengine take seconds to import; a name is fetched when it is used.
     if name not in _HOMES:

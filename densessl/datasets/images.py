@@ -75,6 +75,11 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
 
     def __getitem__(self, key: SampleKey) -> ViewBatch:
         """One sample: a ``ViewBatch`` whose views lack the batch axis, the rest plain numbers."""
+        if not isinstance(key, SampleKey):
+            raise TypeError(
+                f"an image is asked for by a SampleKey(seed, epoch, index), not by {key!r}: its "
+                "views' random numbers follow from that; ViewSampler yields them to a DataLoader"
+            )
         broken = -1
         for index in self._candidates(key):
             try:

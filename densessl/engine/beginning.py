@@ -65,6 +65,9 @@ def _same_maps(backbone: nn.Module, source: SourceBackbone) -> bool:
     stages = getattr(backbone, "out_indices", None)
     theirs = source.build(**({} if stages is None else {"out_indices": stages}))
     image, device = images_for(theirs), next(backbone.parameters()).device
-    maps = [net.eval()(image.to(device)) for net in (backbone, theirs.to(device))]
+    maps = []
+    for net in (backbone, theirs.to(device)):
+        net.eval()  # of mm's models it returns None
+        maps.append(net(image.to(device)))
     backbone.train()
     return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(*maps, strict=True))

@@ -36,14 +36,27 @@ UNTYPED_KEYS = {
         *("custom_keys", "bypass_duplicate", "bias_lr_mult", "bias_decay_mult"),
         *("norm_decay_mult", "flat_decay_mult", "dwconv_decay_mult", "dcn_offset_lr_mult"),
     },
-    "train_cfg": {"by_epoch", "max_epochs", "max_iters", "val_begin", "val_interval"},
+    "train_cfg": {"max_epochs", "max_steps"},
 }
 TOP_KEYS = {
     *inspect.signature(Runner.__init__).parameters,
     "compile",
     "custom_imports",
     "model_wrapper_cfg",
+    "vis_backends",  # mm's configs name it, for the visualizer below
 } - {"self", "cfg"}
+# What a training here asks more of than mmengine's own classes do.
+OURS = {
+    "train_cfg": (
+        "PretrainLoop",
+        "leave type out, and give max_epochs (max_steps stops early)",
+    ),
+    "optim_wrapper": (
+        "PrecisionOptimWrapper",
+        "leave type out: optim_wrapper.precision is 'bf16', 'fp32' or 'auto'",
+    ),
+    "train_dataloader.sampler": ("ViewSampler", "leave it out: images come shuffled"),
+}
 # What is taken out of a dict before its type is built; items of lists are not numbered here.
 BUILDER_KEYS = {
     "optim_wrapper": {"constructor", "paramwise_cfg"},
@@ -162,6 +175,28 @@ def check_config(cfg: Config) -> None:
         else:
             _check_value(value, key)
     check_values(cfg)
+    _check_ours(cfg)
+
+
+def _check_ours(cfg: Config) -> None:
+    given = {
+        "train_cfg": cfg.train_cfg,
+        "optim_wrapper": cfg.optim_wrapper,
+        "train_dataloader.sampler": cfg.train_dataloader.get("sampler") or {},
+    }
+    for key, (ours, remedy) in OURS.items():
+        kind = given[key].get("type", ours)
+        if not issubclass(_resolve(kind, key), _resolve(ours, key)):
+            raise UserError(f"{key}.type is {kind}, and pretraining needs a {ours}.", remedy)
+    hooks = cfg.get("custom_hooks") or []
+    stopping = any(hook.get("type") == "EarlyStoppingHook" for hook in hooks)
+    best = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    if stopping or best.get("save_best"):
+        what = "EarlyStoppingHook" if stopping else "default_hooks.checkpoint.save_best"
+        raise UserError(
+            f"{what} waits for a validation, which a pretraining has none of.",
+            "leave it out, and choose among the checkpoints by what EvaluationHook logs",
+        )
 
 
 def _check_hooks(hooks: dict[str, Any]) -> None:
@@ -182,7 +217,7 @@ def _check_value(value: Any, where: str) -> None:
 
 def _check_dict(value: ConfigDict, where: str) -> None:
     if "type" in value:
-        known = _arguments(value["type"], where)
+        known = _parameters(_resolve(value["type"], where))
         if known is not None:
             known = known | BUILDER_KEYS.get(where.rstrip(".0123456789"), set())
     else:
@@ -214,10 +249,10 @@ def _registries() -> list[Registry]:
     return ours + theirs
 
 
-def _arguments(type_name: Any, where: str) -> set[str] | None:
-    """Names that the constructor of a registered type accepts; None when it accepts any."""
-    if inspect.isclass(type_name) or callable(type_name):
-        return _parameters(type_name)
+def _resolve(type_name: Any, where: str) -> Any:
+    """The class or function that the ``type`` of a dict names."""
+    if callable(type_name):
+        return type_name
     name = str(type_name)
     known: dict[str, Any] = {}
     for registry in reversed(_registries()):  # ours last, so that they win
@@ -228,7 +263,7 @@ def _arguments(type_name: Any, where: str) -> set[str] | None:
     else:
         found = known.get(name)
     if found is not None:
-        return _parameters(found)
+        return found
     raise UserError(
         f"Unknown type '{type_name}' in {where}{did_you_mean(name, known)}.",
         "check the name; types of your own are registered by custom_imports in the config",
@@ -236,7 +271,8 @@ def _arguments(type_name: Any, where: str) -> set[str] | None:
 
 
 def _parameters(target: Any) -> set[str] | None:
-    """Parameters of a callable; through ``**kwargs`` those of the base classes are added."""
+    """Parameters of a callable; through ``**kwargs`` those of the base classes are added. None when
+    it accepts any."""
     names: set[str] = set()
     for owner in inspect.getmro(target) if inspect.isclass(target) else (target,):
         if inspect.isclass(owner):
@@ -281,6 +317,8 @@ def set_runtime_defaults(cfg: Config) -> None:
     for key, value in defaults.items():
         loader.setdefault(key, value)
     loader.collate_fn = dict(type="collate_views")  # no other takes samples of plain numbers
+    cfg.train_cfg.setdefault("type", "PretrainLoop")
+    cfg.optim_wrapper.setdefault("constructor", "TrainableParameters")
     cfg.setdefault("model_wrapper_cfg", dict(type="densessl.PretrainDDP"))
     cfg.setdefault("default_scope", "densessl")
     if not torch.cuda.is_available():

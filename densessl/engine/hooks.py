@@ -150,7 +150,7 @@ class CollapseHook(Hook):
 class StopHook(Hook):
     """Ctrl-C and SIGTERM: a checkpoint at the next optimizer step, then ``Stopped``.
 
-    A second Ctrl-C ends the process at once. A second SIGTERM does not: schedulers and torchrun
+    A second Ctrl-C ends the process at once, unless the checkpoint is being written. A second SIGTERM does not: schedulers and torchrun
     may both send one.
     """
 
@@ -158,6 +158,7 @@ class StopHook(Hook):
 
     def __init__(self):
         self._signum: int | None = None
+        self._saving = False
         self._group = None
         self._previous: dict[int, object] = {}
 
@@ -170,6 +171,9 @@ class StopHook(Hook):
                 self._previous[signum] = signal.signal(signum, self._note)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self._saving:  # mmengine swallows what is raised in there
+            os.write(2, b"\nThe checkpoint is being written.\n")
+            return
         if self._signum and signum == signal.SIGINT:
             raise KeyboardInterrupt
         if not self._signum and is_main_process():
@@ -181,6 +185,7 @@ class StopHook(Hook):
         # Ranks may get the signal in different steps; they must stop in the same one.
         signum = self._agreed()
         if signum:
+            self._saving = True
             checkpoint = runner.save_now(runner.iter + 1)
             raise Stopped(signum, checkpoint)
 

@@ -109,7 +109,8 @@ def info_nce(
         A scalar.
 
     Raises:
-        ValueError: If the shapes do not fit, or there is no row or no negative.
+        ValueError: If the shapes do not fit, there is no row or no negative, or the temperature is
+            to be learned.
 
     Source: MoCo (1911.05722), equation 1.
     """
@@ -123,4 +124,6 @@ def info_nce(
             f"info_nce got {len(query)} rows of {query.shape[1]} channels against "
             f"{len(negatives)} negatives of {negatives.shape[1]} channels"
         )
+    if isinstance(temperature, Tensor) and temperature.requires_grad:
+        raise ValueError("info_nce has no gradient for its temperature")
     return _InfoNCE.apply(query, positive, negatives.detach(), temperature)

@@ -59,6 +59,12 @@ def same(one, two):
     return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in leaves)
 
 
+def test_a_bare_number_is_no_sample(folder):
+    images = ImageFolder(str(folder), MultiView(["moco_v2"], 16))
+    with pytest.raises(TypeError, match="ViewSampler yields them"):
+        images[0]
+
+
 def test_a_batch_has_the_declared_shapes_and_types(folder):
     batch = epoch_of(ImageFolder(folder, two_views()), workers=0)[0].unpack()
     assert isinstance(batch, ViewBatch)

@@ -1,9 +1,11 @@
 """What is misspelt is named, with the near name; what is right passes."""
 
+from copy import deepcopy
+
 import pytest
 from mmengine.config import Config
 
-from densessl.engine.config import check_config, load_config
+from densessl.engine.config import check_config, load_config, set_runtime_defaults
 from densessl.errors import UserError
 
 CONFIG = "densecl/densecl_r18_1xb64-coslr-100e_folder.py"
@@ -131,6 +133,44 @@ def test_a_number_that_cannot_be_is_named(shipped, key, value, words):
     with pytest.raises(UserError) as caught:
         load_config(shipped, {key: value})
     assert caught.value.problem == f"{key} is {value!r}." and words in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (dict(optim_wrapper=dict(type="OptimWrapper")), "needs a PrecisionOptimWrapper"),
+        (dict(optim_wrapper=dict(type="AmpOptimWrapper")), "needs a PrecisionOptimWrapper"),
+        (dict(train_cfg=dict(type="EpochBasedTrainLoop")), "needs a PretrainLoop"),
+        (dict(train_cfg=dict(_delete_=True, by_epoch=False, max_iters=9)), "key 'by_epoch'"),
+        (
+            dict(train_dataloader=dict(sampler=dict(type="DefaultSampler", shuffle=True))),
+            "needs a ViewSampler",
+        ),
+        (
+            dict(custom_hooks=[dict(type="EarlyStoppingHook", monitor="eval/knn_top1")]),
+            "EarlyStoppingHook waits for a validation",
+        ),
+        (
+            dict(default_hooks=dict(checkpoint=dict(save_best="eval/knn_top1"))),
+            "save_best waits for a validation",
+        ),
+    ],
+)
+def test_what_mm_configs_often_say_and_pretraining_cannot_do_is_named(shipped, change, problem):
+    cfg = deepcopy(shipped)
+    cfg.merge_from_dict(change)
+    with pytest.raises(UserError, match=problem):
+        check_config(cfg)
+
+
+def test_the_parts_that_pretraining_needs_are_the_default(shipped):
+    cfg = deepcopy(shipped)
+    cfg.vis_backends = [dict(type="LocalVisBackend")]
+    del cfg.train_cfg["type"], cfg.optim_wrapper["constructor"]
+    check_config(cfg)
+    set_runtime_defaults(cfg)
+    assert cfg.train_cfg.type == "PretrainLoop"
+    assert cfg.optim_wrapper.constructor == "TrainableParameters"
 
 
 def test_a_misspelt_key_in_the_file_is_named(tmp_path):

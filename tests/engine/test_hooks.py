@@ -2,12 +2,14 @@
 
 import json
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from densessl.datasets import ImageFolder
 from densessl.engine import StopHook, pretrain
+from densessl.engine.hooks import Stopped
 from densessl.errors import UserError
 from densessl.models import MoCo
 from densessl.models.heads import GlobalHead
@@ -163,6 +165,20 @@ def test_only_a_second_ctrl_c_stops_at_once(capfd):
     hook._note(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
         hook._note(signal.SIGINT, None)
+
+
+def test_a_second_ctrl_c_waits_for_the_checkpoint(capfd):
+    hook = StopHook()
+    hook._note(signal.SIGINT, None)
+
+    def save_now(steps):
+        hook._note(signal.SIGINT, None)
+        return "step_1.pth"
+
+    with pytest.raises(Stopped) as stopped:
+        hook.after_train_iter(SimpleNamespace(iter=0, save_now=save_now), 0)
+    assert stopped.value.checkpoint == "step_1.pth"
+    assert "The checkpoint is being written" in capfd.readouterr().err
 
 
 def test_the_log_shows_what_the_issue_promises(tmp_path, images):

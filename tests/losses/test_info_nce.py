@@ -125,3 +125,9 @@ def test_streaming_uses_an_eighth_of_the_memory_and_no_more_time():
     assert memory[materialised] > 700, "the measurement itself must see the logits"
     assert memory[info_nce] < memory[materialised] / 8
     assert min(seconds[info_nce]) <= min(seconds[materialised])
+
+
+def test_a_temperature_to_be_learned_is_refused():
+    one = F.normalize(torch.randn(4, 8), dim=1)
+    with pytest.raises(ValueError, match="no gradient for its temperature"):
+        info_nce(one, one, one, temperature=torch.tensor(0.2, requires_grad=True))

@@ -21,6 +21,7 @@ from densessl.models import (
     build_backbone,
 )
 from densessl.models.health import health
+from tests.models.tiny import build, optimizer_for, views
 
 
 def test_queue_wraps_and_keeps_the_newest():
@@ -141,6 +142,21 @@ def test_the_teacher_begins_as_the_student_whatever_mmengine_does_to_it():
         method.backbone.conv.weight.add_(1)
     method.init_weights()  # a second time it does nothing
     assert method.teacher.distance(method) > 0
+
+
+class TwoLosses(SimCLR):
+    """A method of a user's own that adds a term."""
+
+    def loss(self, batch):
+        figures = super().loss(batch)
+        return {**figures, "loss_extra": 2 * figures["loss"]}
+
+
+def test_the_logged_loss_is_all_that_is_minimised():
+    head = dict(type="GlobalHead", hidden_channels=(), out_channels=4)
+    method = build(TwoLosses, head)
+    log = method.train_step(views(), optimizer_for(method))
+    assert log["loss"].item() == pytest.approx(1.5 * log["loss_extra"].item())
 
 
 def kinds(head):

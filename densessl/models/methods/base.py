@@ -44,6 +44,12 @@ class Method(BaseModel, metaclass=ABCMeta):
     def __init__(self, backbone: dict | nn.Module, data_preprocessor: dict | None = None):
         super().__init__(data_preprocessor or dict(type="ViewPreprocessor", _scope_="densessl"))
         self.backbone = MODELS.build(backbone) if isinstance(backbone, dict) else backbone
+        if not hasattr(self.backbone, "out_channels"):
+            raise UserError(
+                f"model.backbone, a {type(self.backbone).__name__}, has no out_channels.",
+                "of mmdet's or mmseg's take MMBackbone; give one of your own a tuple, an entry for "
+                "each map that it returns",
+            )
         stages = getattr(self.backbone, "out_indices", ())
         if isinstance(self.backbone, OURS) and LAST_STAGE not in stages:
             raise UserError(
@@ -115,7 +121,8 @@ class Method(BaseModel, metaclass=ABCMeta):
 
     @abstractmethod
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
-        """``loss`` (scalar) and figures for the log, whose names do not contain "loss"."""
+        """``loss`` (scalar) and figures for the log. The sum of those whose names contain "loss" is
+        minimised."""
 
     def after_optimizer_step(self) -> None:
         """Moves what moves once per optimizer step; ``self.step`` counts the steps done."""
@@ -169,5 +176,5 @@ def train_step(
             losses = model(batch=method.augment(micro_batch))
         loss, log = method.parse_losses(losses)
         optim_wrapper.update_params(loss)
-        logs.append(log)
+        logs.append({**log, "loss": loss})
     return {name: torch.stack([log[name].detach() for log in logs]).mean() for name in logs[0]}
