@@ -6,6 +6,20 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from densessl.structures import SEEDS
+from densessl.suggest import did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, which takes options by their whole names only and suggests the near one."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            message += did_you_mean(unknown.split()[0], self._option_string_actions)
+        super().error(message)
 
 
 def positive(text: str) -> int:

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from densessl.options import natural, output_file, positive, seed
+from densessl.options import Parser, natural, output_file, positive, seed
 
 
 def test_a_count_is_a_whole_number_above_0():
@@ -36,3 +36,12 @@ def test_an_output_can_be_written(tmp_path):
         output_file(str(tmp_path))
     with pytest.raises(argparse.ArgumentTypeError, match="is a file, not a folder"):
         output_file(str(file / "below.json"))
+
+
+def test_an_option_is_taken_by_its_whole_name_and_the_near_one_suggested(capsys):
+    parser = Parser()
+    parser.add_argument("--images")
+    for misspelt in ("--imags", "--image"):
+        with pytest.raises(SystemExit):
+            parser.parse_args([misspelt, "x"])
+        assert f"{misspelt} x (did you mean '--images'?)" in capsys.readouterr().err

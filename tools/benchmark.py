@@ -19,11 +19,11 @@ from densessl.benchmark import (
 from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
 from densessl.errors import UserError
-from densessl.options import add_cfg_options, natural, output_file, positive
+from densessl.options import Parser, add_cfg_options, natural, output_file, positive
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure what training costs.")
+    parser = Parser(description="Measure what training costs.")
     what = parser.add_subparsers(dest="what", required=True)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--out", type=output_file, metavar="F", help="write the result as JSON")

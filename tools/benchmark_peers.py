@@ -13,13 +13,13 @@ from densessl.benchmark.peers import RECIPE, compare_data, compare_step
 from densessl.engine.optim import PRECISIONS
 from densessl.environment import package_versions
 from densessl.errors import UserError
-from densessl.options import add_cfg_options, output_file, positive
+from densessl.options import Parser, add_cfg_options, output_file, positive
 
 INSTALL = "pip install --no-build-isolation onedl-mmpretrain lightly"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Time the same work in mmpretrain and lightly.")
+    parser = Parser(description="Time the same work in mmpretrain and lightly.")
     what = parser.add_subparsers(dest="what", required=True)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns that count")

@@ -1,15 +1,14 @@
 """Exports the backbone of a checkpoint to another framework and proves it there."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from densessl.options import output_file
+from densessl.options import Parser, output_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 if everything matched, 1 on a gap (nothing is written), 2 on a user's mistake."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("checkpoint", help="of densessl, or of one of many other projects")
     parser.add_argument("output", type=output_file, help="the file to write; never overwritten")
     parser.add_argument("--to", required=True, help="mmdet, mmseg, torchvision, timm or detectron2")

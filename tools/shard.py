@@ -1,15 +1,14 @@
 """Copy a folder of images into tar shards: shard.py IMAGES OUT [--images-per-shard N]"""
 
-import argparse
 import sys
 
 from densessl.datasets.shards import write_shards
 from densessl.errors import UserError
-from densessl.options import positive
+from densessl.options import Parser, positive
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Copy a folder of images into tar shards.")
+    parser = Parser(description="Copy a folder of images into tar shards.")
     parser.add_argument("images", help="a folder of images, searched in depth")
     parser.add_argument("out", help="a folder for the shards")
     parser.add_argument("--images-per-shard", type=positive, default=10_000, metavar="N")

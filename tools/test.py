@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from densessl.errors import UserError
-from densessl.options import natural, output_file, positive, seed
+from densessl.options import Parser, natural, output_file, positive, seed
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Evaluate a frozen backbone: nearest neighbours, linear and dense probes."
     )
     parser.add_argument(
@@ -56,7 +56,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--architecture",
         default="resnet50",
         metavar="NAME",
-        help="of random weights: resnet18, 34, 50, 101 or a name of timm's",
+        help="of random weights: resnet18, 34, 50 (default), 101 or a name of timm's",
     )
     parser.add_argument("--name", help="what to call it in a table")
     parser.add_argument(
@@ -122,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
     for metric, value in result["metrics"].items():
         print(f"{metric:<16}{value:>8.2f}{result['chance'][metric]:>8.2f}")
     if out:
+        if Path(out).exists():
+            print(f"{out} held an earlier result, which this one replaces.")
         write_json(result, Path(out))
     return 0
 

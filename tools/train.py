@@ -12,14 +12,14 @@ from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
 from densessl.engine.pretrain import LAUNCHERS, pretrain
 from densessl.errors import UserError
-from densessl.options import add_cfg_options, seed
+from densessl.options import Parser, add_cfg_options, seed
 from densessl.transfer.targets.base import natural_target
 
 GO_ON = "Go on with the same command and --resume"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Pretrain a backbone on unlabelled images.")
+    parser = Parser(description="Pretrain a backbone on unlabelled images.")
     parser.add_argument(
         "config", help="a config file, e.g. configs/densecl/densecl_r18_1xb64-coslr-100e_folder.py"
     )

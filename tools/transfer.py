@@ -5,13 +5,13 @@ import json
 import sys
 
 from densessl.errors import UserError
-from densessl.options import add_cfg_options, positive, seed
+from densessl.options import Parser, add_cfg_options, positive, seed
 from densessl.transfer.finetune import finetune
 from densessl.transfer.finetune.inits import RANDOM, SUPERVISED
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Fine-tune a detector or segmenter from several starting points, and compare."
     )
     parser.add_argument(

@@ -259,7 +259,8 @@ def _resolve(type_name: Any, where: str) -> Any:
         registry.import_from_location()
         known |= registry.module_dict
     if "." in name:  # of another project, or a Python path
-        found = next(filter(None, (registry.get(name) for registry in _registries())), None)
+        with redirect_stdout(io.StringIO()):  # mmdet and mmseg print when imported
+            found = next(filter(None, (registry.get(name) for registry in _registries())), None)
     else:
         found = known.get(name)
     if found is not None:

@@ -150,8 +150,8 @@ class CollapseHook(Hook):
 class StopHook(Hook):
     """Ctrl-C and SIGTERM: a checkpoint at the next optimizer step, then ``Stopped``.
 
-    A second Ctrl-C ends the process at once, unless the checkpoint is being written. A second SIGTERM does not: schedulers and torchrun
-    may both send one.
+    A second Ctrl-C ends the process at once, unless the checkpoint is being written. A second
+    SIGTERM does not: schedulers and torchrun may both send one.
     """
 
     priority = "LOWEST"

@@ -25,10 +25,17 @@ from densessl.transfer.finetune.data import (
 
 FEWEST = 10
 VAL_SHARE = 0.2
+# Folders of these names alone are the parts of a data set, and no classes of images.
+PARTS = {
+    *("train", "training", "val", "valid", "validation", "test", "testing", "trainval"),
+    *("images", "image", "imgs", "img_dir", "jpegimages", "leftimg8bit", "gtfine", "gtcoarse"),
+    *("annotations", "annotation", "ann_dir", "masks", "mask", "labels", "label"),
+    *("segmentationclass", "segmentationobject"),
+}
 KINDS = {
     "images": "images with classes (a folder for each class, VOC xml or COCO json)",
     "objects": "boxes (VOC xml or COCO json)",
-    "masks": "masks (VOC's SegmentationClass/, or images/ and masks/)",
+    "masks": "masks (VOC's SegmentationClass/, or images/ and masks/ or annotations/)",
 }
 
 
@@ -215,7 +222,7 @@ def _from_class_folders(
             train[name] = [images[i] for i in sorted(order[count:])]
     else:
         train, val = (_by_class(folder / split) for split in splits)
-    if not train and not val:
+    if {name.lower() for name in (*train, *val)} <= PARTS:
         return {}
     unknown = [name for name in val if name not in train]
     if unknown and not classes:

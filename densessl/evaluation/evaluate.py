@@ -175,13 +175,15 @@ def table(results: Sequence[dict[str, Any]]) -> str:
                 "Pass the files that this version of tools/test.py wrote.",
             )
     shared = set.intersection(*({*result["data"]} for result in results)) - {"name"}
-    first, *others = [_terms(result, shared) for result in results]
-    for terms in others:
+    first = _terms(results[0], shared)
+    for result in results:
+        terms = _terms(result, shared)
         differing = [key for key in first if terms[key] != first[key]]
         if differing:
+            one, other = results[0]["backbone"]["name"], result["backbone"]["name"]
             raise UserError(
-                f"The results do not compare: {differing[0]} is {first[differing[0]]} and "
-                f"{terms[differing[0]]}.",
+                f"The results do not compare: {differing[0]} is {first[differing[0]]} for {one} "
+                f"and {terms[differing[0]]} for {other}.",
                 "Put results of the same data and settings into one table.",
             )
     metrics = list(_merged(result["metrics"] for result in results))

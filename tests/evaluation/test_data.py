@@ -89,6 +89,51 @@ def test_mask_folders(tmp_path):
     assert list(found) == ["masks"] and len(found["masks"].train) == 8
 
 
+@pytest.mark.parametrize(
+    ("images", "masks", "splits"),
+    [
+        ("images", "annotations", ("training", "validation")),  # ADE20K's
+        ("img_dir", "ann_dir", ("train", "val")),  # mmseg's
+        ("images", "masks", ("Train", "Valid")),
+    ],
+)
+def test_mask_folders_of_others(tmp_path, images, masks, splits):
+    make_mask_folders(tmp_path / "data")
+    for kind, name in (("images", images), ("masks", masks)):
+        (tmp_path / "data" / kind).rename(tmp_path / "data" / name)
+        for ours, theirs in zip(("train", "val"), splits, strict=True):
+            (tmp_path / "data" / name / ours).rename(tmp_path / "data" / name / theirs)
+    found = read_data(tmp_path / "data").sets
+    assert list(found) == ["masks"]
+    assert len(found["masks"].train) == 8 and len(found["masks"].val) == 4
+
+
+def test_roboflows_json_beside_its_images(tmp_path):
+    folder = make_coco(tmp_path / "data")
+    for ours, theirs in (("train", "train"), ("val", "valid")):
+        (folder / f"{ours}2017").rename(folder / theirs)
+        (folder / "annotations" / f"instances_{ours}2017.json").rename(
+            folder / theirs / "_annotations.coco.json"
+        )
+    (folder / "annotations").rmdir()
+    found = read_data(folder).sets
+    assert list(found) == ["images", "objects"] and len(found["images"].val) == 4
+
+
+@pytest.mark.parametrize("names", [("images", "labels"), ("leftImg8bit", "gtFine")])
+def test_parts_of_a_data_set_are_no_classes(tmp_path, names):
+    for name in names:
+        write_class(tmp_path / name, "red", 12)
+    with pytest.raises(UserError, match="no layout known"):
+        read_data(tmp_path)
+
+
+def test_a_class_may_have_the_name_of_a_part(tmp_path):
+    for name in ("bus", "train"):
+        write_class(tmp_path / name, "red", 12)
+    assert read_data(tmp_path).sets["images"].classes == ["bus", "train"]
+
+
 def test_limit_draws_a_subset():
     whole = LabelledSet(["a", "b"], [Sample(str(i), i % 2) for i in range(20)], [Sample("v", 0)])
     part = whole.limited(5, seed=0)

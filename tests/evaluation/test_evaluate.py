@@ -273,7 +273,7 @@ def test_a_table_of_results(classes):
     with pytest.raises(UserError, match="do not compare: knn.classes is"):
         table(fewer)
     results[1]["settings"]["k"] = 200
-    with pytest.raises(UserError, match="k is 20 and 200"):
+    with pytest.raises(UserError, match="k is 20 for a and 200 for a"):
         table(results)
     with pytest.raises(UserError, match="has the format None"):
         table([{}])

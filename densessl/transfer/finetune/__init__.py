@@ -3,6 +3,11 @@
 ``finetune`` is imported when it is used: reading labelled data needs nothing of what it needs.
 """
 
+import warnings
+
+# mmdet's metric of that name is not what is computed here.
+warnings.filterwarnings("ignore", message="faster_coco_eval is not installed")
+
 __all__ = ["finetune"]
 
 

@@ -18,11 +18,15 @@ LAYOUTS = {
     "instance": "a COCO folder whose annotations have masks (annotations/*train*.json and "
     "*val*.json, or coco/instances_{train,val}.json, beside the images)",
     "segmentation": "a VOC folder (JPEGImages/, SegmentationClass/*.png, ImageSets/Segmentation/"
-    "{train,val}.txt) or images/{train,val} with masks/{train,val}",
+    "{train,val}.txt) or images/{train,val} with masks/{train,val} (or annotations/, or img_dir/ "
+    "with ann_dir/)",
 }
-WHERE = "Check the path: --data, or the data of the EvaluationHook."
+WHERE = "Check the path; relative ones start at the current folder."
 # Names of the training and the evaluation list, tried in this order.
-SPLITS = (("train", "val"), ("trainval", "test"), ("train", "test"), ("training", "validation"))
+SPLITS = (
+    *(("train", "val"), ("train", "valid"), ("trainval", "test"), ("train", "test")),
+    ("training", "validation"),
+)
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,14 @@ def places(folder: Path) -> Iterable[Path]:
 
 
 def read_splits(folder: Path, suffix: str) -> tuple[str, str] | None:
-    """The names of the training and evaluation lists or folders that exist, or None."""
-    for train, val in SPLITS:
-        if (folder / f"{train}{suffix}").exists() and (folder / f"{val}{suffix}").exists():
-            return train, val
+    """The names of the training and evaluation lists or folders that exist, or None.
+
+    Capitals do not matter.
+    """
+    there = {path.name.lower(): path.name.removesuffix(suffix) for path in folder.iterdir()}
+    for split in SPLITS:
+        if all(f"{name}{suffix}" in there for name in split):
+            return tuple(there[f"{name}{suffix}"] for name in split)
     return None
 
 
@@ -199,6 +207,11 @@ def choose_classes(found: list[str], wanted: list[str] | None, where: str) -> li
             f"{where} has the class '{odd[0]}'.", "Rename it: {{ }} are a config's variables."
         )
     for name in wanted or ():
+        if name not in found and "=" in name:
+            raise UserError(
+                f"'{name}' and plain names do not go together, nor with boxes.",
+                "Write INDEX=NAME for each class of masks, or names of the data's for each.",
+            )
         if name not in found:
             raise UserError(
                 f"{where} has no class '{name}'{did_you_mean(name, found)}.",

@@ -142,6 +142,10 @@ def _find_json(folder: Path) -> tuple[Path, Path] | None:
                             "Keep one for training and one for evaluation.",
                         )
                 return hits[0][0], hits[1][0]
+    for names in SPLITS:  # Roboflow's, each beside its images
+        files = [folder / name / "_annotations.coco.json" for name in names]
+        if all(file.is_file() for file in files):
+            return tuple(files)
     return None
 
 
@@ -221,7 +225,9 @@ def _image_folder(folder: Path, content: dict, path: Path) -> Path:
     """Where the images of a json are: the folder that has all of them."""
     split = path.stem.removeprefix("instances_")
     names = [image["file_name"] for image in content["images"]]
+    beside = str(path.parent.relative_to(folder))
     places = (split, f"images/{split}", "images", "JPEGImages", ".", split.rstrip("0123456789"))
+    places = tuple(dict.fromkeys((*places, beside)))
     best, absent = folder, names
     for place in places:
         missing = [name for name in names if not (folder / place / name).is_file()]

@@ -25,6 +25,8 @@ VOC_NAMES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
     "motorbike person pottedplant sheep sofa train tvmonitor"
 ).split()
+# Images and masks: ours, ADE20K's, mmseg's.
+FOLDERS = (("images", "masks"), ("images", "annotations"), ("img_dir", "ann_dir"))
 NAME_FILES = ("classes.txt", "labels.txt", "labelmap.txt")
 # A class seen in fewer evaluation images than both of these makes mIoU a matter of luck.
 RARE_IMAGES, RARE_SHARE = 20, 0.05
@@ -101,14 +103,18 @@ def _voc_pairs(folder: Path) -> tuple[list[dict], list[dict]] | None:
 
 
 def _folder_pairs(folder: Path) -> tuple[list[dict], list[dict]] | None:
-    images, masks = folder / "images", folder / "masks"
-    if not (images.is_dir() and masks.is_dir()):
+    found = ((folder / one, folder / other) for one, other in FOLDERS)
+    images, masks = next((pair for pair in found if all(p.is_dir() for p in pair)), (None, None))
+    if images is None:
         return None
     splits = read_splits(images, "")
     if splits is None or not all((masks / split).is_dir() for split in splits):
+        if masks.name == "annotations":  # of COCO's json, most likely
+            return None
         raise UserError(
-            f"{folder} has images/ and masks/ but not train/ and val/ in both.",
-            "Sort them into images/train, images/val, masks/train and masks/val.",
+            f"{folder} has {images.name}/ and {masks.name}/ but not train/ and val/ in both.",
+            f"Sort them into {images.name}/train, {images.name}/val, {masks.name}/train and "
+            f"{masks.name}/val.",
         )
     result = []
     for split in splits:
