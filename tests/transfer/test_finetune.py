@@ -215,8 +215,35 @@ def test_a_folder_with_another_plan_is_refused_once_it_has_begun(tmp_path):
     (folder / "runs").mkdir()
     open_plan(folder, dict(config="b", seeds=[0]))
     with pytest.raises(UserError, match="another comparison") as error:
-        open_plan(folder, dict(config="b", seeds=[0, 1]))
-    assert "seeds: there [0], now [0, 1]" in error.value.problem
+        open_plan(folder, dict(config="b", seeds=[1, 0]))
+    assert "seeds: there [0], now [1, 0]" in error.value.problem
+
+
+A, B, RANDOM = (["a.pth", "1"], ["b.pth", "2"], ["random", None])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        (dict(seeds=[0, 1]), dict(seeds=[0, 1, 2]), True),
+        (dict(seeds=[0, 1]), dict(seeds=[0]), False),
+        (dict(label_fractions=[1.0]), dict(label_fractions=[0.1, 1.0]), True),
+        (dict(label_fractions=[0.1]), dict(label_fractions=[0.1, 1.0]), False),
+        (dict(inits=dict(a=A, r=RANDOM)), dict(inits=dict(a=A, r=RANDOM, b=B)), True),
+        (dict(inits=dict(a=A, r=RANDOM)), dict(inits=dict(b=B, a=A, r=RANDOM)), False),
+        (dict(inits=dict(a=A)), dict(inits=dict(a=["a.pth", "3"], b=B)), False),
+        (dict(inits=dict(r=RANDOM)), dict(inits=dict(r=RANDOM, a=A)), False),
+    ],
+)
+def test_a_comparison_may_grow(tmp_path, old, new, same):
+    open_plan(tmp_path, old)
+    (tmp_path / "runs").mkdir()
+    if not same:
+        with pytest.raises(UserError, match="another comparison"):
+            open_plan(tmp_path, new)
+        return
+    open_plan(tmp_path, new)
+    assert json.loads((tmp_path / "plan.json").read_text()) == new
 
 
 def test_a_folder_of_somebody_else_stays_as_it_is(tmp_path):

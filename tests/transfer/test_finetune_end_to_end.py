@@ -101,7 +101,7 @@ def test_detector_from_a_checkpoint_and_from_random(tmp_path, checkpoint, capsys
     check_results(work, ["AP", "AP50", "AP75"], images=4)
 
     # Another plan is refused, and nothing of the old one is touched.
-    assert transfer.main([*command, "--seeds", "0", "1"]) == 2
+    assert transfer.main([*command, "--seeds", "1"]) == 2
     assert "another comparison" in capsys.readouterr().err
 
     # So are corrected labels.

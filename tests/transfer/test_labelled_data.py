@@ -99,6 +99,17 @@ def turn(path):
         image.crop((0, 0, 96, 64)).rotate(90, expand=True).save(path, exif=exif, quality=95)
 
 
+@pytest.mark.parametrize(
+    ("make", "task"),
+    [(make_voc, "detection"), (make_coco, "detection"), (make_mask_folders, "segmentation")],
+)
+def test_data_that_moved_have_the_same_hash(tmp_path, make, task):
+    folder = make(tmp_path / "here")
+    before = read_data(folder, task, tmp_path / "lists").labels_sha256
+    folder = folder.rename(tmp_path / "there")
+    assert read_data(folder, task, tmp_path / "lists").labels_sha256 == before
+
+
 def test_labels_of_the_upright_image_pass(tmp_path):
     root = make_voc(tmp_path / "set")
     turn(root / "JPEGImages" / "train_0.jpg")

@@ -53,7 +53,8 @@ def finetune(
 
     Each job is a process of its own. Within a seed every initialisation gets the same labelled
     images in the same order and the same weights outside the backbone. A second call with the same
-    arguments goes on where the first one stopped.
+    arguments goes on where the first one stopped; more seeds, initialisations or smaller shares of
+    the labels, after the earlier ones, are added.
 
     Args:
         config: A transfer config.
@@ -90,9 +91,10 @@ def finetune(
         seeds=seeds,
         label_fractions=fractions,
         iterations=iterations,
-        data=None if folder is None else str(folder),
         classes=classes,
     )
+    if cfg.transfer.data != "any":  # data of one's own may move: their labels tell
+        request["data"] = None if folder is None else str(folder)
     with alone_in(work_dir):
         open_plan(work_dir, request)
         batch_note = configure.set_batch(cfg, options)

@@ -118,6 +118,9 @@ def alone_in(work_dir: Path) -> Iterator[None]:
 def open_plan(work_dir: Path, plan: dict[str, Any]) -> None:
     """Writes ``plan.json``, unless ``work_dir`` holds another plan that has begun.
 
+    A plan that begins as the old one and goes on, with more seeds, initialisations or shares of the
+    labels, is the same one: what was trained for it stays.
+
     Args:
         work_dir: The folder of the comparison, which this process is alone in.
         plan: What defines the comparison, as plain types.
@@ -128,19 +131,36 @@ def open_plan(work_dir: Path, plan: dict[str, Any]) -> None:
     path = work_dir / "plan.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     new = json.loads(json.dumps(plan))
-    differing = [key for key, value in new.items() if key in old and old[key] != value]
+    differing = [
+        key
+        for key, value in new.items()
+        if key in old and old[key] != value and not _grows(key, old[key], value)
+    ]
     if differing and (work_dir / "runs").exists():
         changes = "\n".join(
             f"  {key}: there {_short(old[key])}, now {_short(new[key])}" for key in differing
         )
         raise UserError(
             f"{work_dir} holds another comparison:\n{changes}",
-            "Choose a new --work-dir, or repeat the earlier command to go on with that one.",
+            "Choose a new --work-dir, or repeat the earlier command to go on with that one; more "
+            "seeds, initialisations and smaller shares of the labels may follow the earlier ones.",
         )
     if differing:  # nothing was trained yet: start afresh
         shutil.rmtree(work_dir / "inits", ignore_errors=True)
         old = {}
     write_json({**old, **new}, path)
+
+
+def _grows(key: str, old: Any, new: Any) -> bool:
+    """Whether the jobs of the old plan are among the new one's, as they were."""
+    if key == "seeds":  # the first one draws pictures
+        return new[: len(old)] == old
+    if key == "label_fractions":  # so does the largest share
+        return {*old} < {*new} and max(old) == max(new)
+    if key == "inits":  # random weights get the input of the first checkpoint
+        known = list(old.items())
+        return list(new.items())[: len(known)] == known and any(sha for _, (_, sha) in known)
+    return False
 
 
 def write_json(content: Any, path: Path) -> None:
