@@ -18,6 +18,7 @@ CORE = [
     "opencv-python>=4.10",
     "pillow>=10",
     "simplejpeg>=1.8",
+    "safetensors>=0.4",
 ]
 TRANSFER = [
     "onedl-mmcv>=2.3.6,<2.4",
@@ -51,6 +52,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
+    # Spelt out, so that an editable install is a path: a finder loses to a checkout of this name.
+    package_dir={"": "."},
     packages=find_packages(include=["densessl", "densessl.*"]),
     package_data={"densessl": ["transfer/*.html"]},
     install_requires=CORE,

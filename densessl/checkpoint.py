@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from densessl.errors import UserError
 
 CHECKPOINT_FORMAT = "densessl/1"  # ``meta.format`` of what training writes
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".pkl", ".torch")
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".pkl", ".torch", ".safetensors")
 # What torch.load raises for one damage or another, seen by cutting and altering files.
 READ_ERRORS = (
+    SafetensorError,
     EOFError,
     RuntimeError,
     KeyError,
@@ -227,7 +230,9 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
 def _read(path: Path, map_location: Any, trust: bool) -> dict:
     _check_is_file(path)
     try:
-        if trust:
+        if path.suffix == ".safetensors":
+            checkpoint = load_file(path)
+        elif trust:
             checkpoint = torch.load(path, map_location=map_location, weights_only=False)
         else:
             with torch.serialization.safe_globals(safe_globals()), warnings.catch_warnings():
@@ -310,7 +315,7 @@ def _explain(path: Path, error: Exception, trust: bool) -> UserError:
                     f"{path} is a zip archive, but not one that torch.save wrote.",
                     "Unpack it and give the checkpoint inside.",
                 )
-    if zipped or pickled:
+    if zipped or pickled or isinstance(error, SafetensorError):
         return UserError(
             f"{path} is damaged or was cut short: {_size(path.stat().st_size)} are there, and they "
             "do not make a whole checkpoint.",

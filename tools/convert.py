@@ -14,6 +14,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", required=True, help="mmdet, mmseg, torchvision, timm or detectron2")
     parser.add_argument("--which", default="student", help="student (default) or teacher")
     parser.add_argument(
+        "--architecture",
+        metavar="NAME",
+        help="timm's name of the network, where another project's file does not say it",
+    )
+    parser.add_argument(
         "--trust",
         action="store_true",
         help="read a checkpoint that contains code, which then runs on this machine",
@@ -24,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from densessl.transfer.export import export_checkpoint
 
     try:
-        report = export_checkpoint(args.checkpoint, args.output, args.to, args.which, args.trust)
+        report = export_checkpoint(
+            args.checkpoint, args.output, args.to, args.which, args.trust, args.architecture
+        )
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 2

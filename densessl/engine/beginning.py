@@ -20,7 +20,7 @@ def begin_with(filename: str, method: Method, logger: logging.Logger) -> None:
     Raises:
         UserError: If the file cannot be used, or does not hold exactly this backbone.
     """
-    source = _any_source(filename)
+    source = _any_source(filename, getattr(method.backbone, "name", None))
     whole = source.under(method.backbone)
     coverage = compare_state(method.backbone.state_dict(), whole)
     if not coverage.complete:
@@ -47,13 +47,13 @@ def begin_with(filename: str, method: Method, logger: logging.Logger) -> None:
         )
 
 
-def _any_source(filename: str) -> SourceBackbone:
+def _any_source(filename: str, architecture: str | None) -> SourceBackbone:
     """The student of a checkpoint, or its teacher where that is all there is."""
     try:
-        return load_source(filename)
+        return load_source(filename, architecture=architecture)
     except UserError as no_student:
         try:
-            return load_source(filename, "teacher")
+            return load_source(filename, "teacher", architecture=architecture)
         except UserError:
             raise no_student from None
 

@@ -117,7 +117,12 @@ class ExportReport:
 
 
 def export_checkpoint(
-    src: str | Path, dst: str | Path, to: str = "mmdet", which: str = "student", trust: bool = False
+    src: str | Path,
+    dst: str | Path,
+    to: str = "mmdet",
+    which: str = "student",
+    trust: bool = False,
+    architecture: str | None = None,
 ) -> ExportReport:
     """Writes a backbone as another framework's file and proves it there.
 
@@ -129,6 +134,7 @@ def export_checkpoint(
         to: mmdet, mmseg, torchvision, timm or detectron2.
         which: ``student`` (what was trained) or ``teacher`` (its moving average).
         trust: Read ``src`` with the full unpickler, see ``load_checkpoint``.
+        architecture: timm's name of it, where another project's checkpoint does not say it.
 
     Returns:
         The report; ``report.passed`` says whether ``dst`` was written.
@@ -138,7 +144,7 @@ def export_checkpoint(
     """
     target, src, dst = get_target(to), Path(src), Path(dst)
     _check_output(dst, target)
-    source = find_backbone(load_checkpoint(src, trust=trust), which, str(src))
+    source = find_backbone(load_checkpoint(src, trust=trust), which, str(src), architecture)
     if not source.coverage.complete:
         return _begin(dst, src, target, which, source)
     source = source.as_one()
@@ -186,7 +192,8 @@ def verify(exported: str | Path, source: str | Path, trust: bool = False) -> Exp
             f"{exported} is no exported file.", "Write one with tools/convert.py, then verify it."
         )
     target, which = get_target(meta["to"]), meta["which"]
-    found = find_backbone(load_checkpoint(src, trust=trust), which, str(src))
+    name = meta["architecture"].get("name")
+    found = find_backbone(load_checkpoint(src, trust=trust), which, str(src), name)
     if not found.coverage.complete:
         return _begin(exported, src, target, which, found)
     found = found.as_one()
@@ -219,14 +226,19 @@ def load_backbone(
 
 
 def load_source(
-    checkpoint: str | Path, which: str = "student", trust: bool = False
+    checkpoint: str | Path,
+    which: str = "student",
+    trust: bool = False,
+    architecture: str | None = None,
 ) -> SourceBackbone:
     """The whole backbone of a checkpoint with what is known about it, such as its input.
+
+    ``architecture`` is timm's name of it, where another project's checkpoint does not say it.
 
     Raises:
         UserError: As :func:`load_backbone`.
     """
-    source = find_backbone(load_checkpoint(checkpoint, trust), which, str(checkpoint))
+    source = find_backbone(load_checkpoint(checkpoint, trust), which, str(checkpoint), architecture)
     if not source.coverage.complete:
         raise UserError(
             f"{checkpoint} does not hold a whole {describe(source.architecture)}:\n"

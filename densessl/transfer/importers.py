@@ -16,7 +16,7 @@ from densessl.models.backbones.resnet import LAYOUTS as RESNETS
 from densessl.models.backbones.resnet import Bottleneck
 
 WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
-HEADS = ("fc.", "head.")
+HEADS = ("classifier.", "fc.", "head.")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ PLACES = (
 # lightly's examples put torchvision's children, without the classifier, into a Sequential.
 SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 # Bare names are no sign by themselves; one of these must be among them.
-BACKBONE_SIGNS = ("conv1.weight", "layer1.", "patch_embed.", "stem.", "stages.")
+BACKBONE_SIGNS = ("conv1.weight", "layer1.", "patch_embed.", "stem.", "stages.", "4.0.conv1.")
 VIT_SIZES = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large"}
 
 
@@ -150,7 +150,8 @@ def _tensors_at(checkpoint: dict, place: Place) -> tuple[dict[str, Tensor], str,
         if bare.startswith(place.prefix):
             found[bare.removeprefix(place.prefix)] = value
             written = key[: len(key) - len(bare)] + place.prefix
-    if not place.prefix and not any(key.startswith(BACKBONE_SIGNS) for key in found):
+    signs = "arch" in checkpoint or any(key.startswith(BACKBONE_SIGNS) for key in found)
+    if not (place.prefix or signs):
         return None
     return (found, written, where) if found else None
 
@@ -210,5 +211,6 @@ def _unknown(checkpoint: dict, name: str, what: str) -> UserError:
         f"{name} holds {what} that densessl knows; its names begin with {', '.join(starts[:8])}.",
         "Known are densessl's own files; ResNet-18, 34, 50, 101 and plain ViTs of MoCo, MoCo v3, "
         "Barlow Twins, OpenSelfSup, DenseCL, mmselfsup, mmpretrain, VISSL, lightly, solo-learn, "
-        "PixPro, DINO, torchvision; and timm models that the checkpoint names under 'arch'.",
+        "PixPro, DINO, torchvision; and timm models that the checkpoint names under 'arch', or "
+        "tools/convert.py --architecture does.",
     )

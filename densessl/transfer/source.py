@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, replace
 
+import timm
 import torch
 from torch import Tensor, nn
 
 from densessl.checkpoint import CHECKPOINT_FORMAT
 from densessl.errors import UserError
 from densessl.models.backbones import MMBackbone, TimmBackbone, build_backbone
+from densessl.suggest import did_you_mean
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.importers import HEADS, recognise, take
 from densessl.transfer.targets import get_target
@@ -84,13 +86,16 @@ class SourceBackbone:
         )
 
 
-def find_backbone(checkpoint: dict, which: str, name: str) -> SourceBackbone:
+def find_backbone(
+    checkpoint: dict, which: str, name: str, architecture: str | None = None
+) -> SourceBackbone:
     """The backbone in a checkpoint of ours, in an exported file or in another project's checkpoint.
 
     Args:
         checkpoint: As ``load_checkpoint`` returns it.
         which: ``student`` (what was trained) or ``teacher`` (its moving average).
         name: The file's name, for messages.
+        architecture: timm's name of it, where another project's checkpoint does not say it.
 
     Returns:
         What was found; look at its ``coverage`` before using the weights.
@@ -98,12 +103,18 @@ def find_backbone(checkpoint: dict, which: str, name: str) -> SourceBackbone:
     Raises:
         UserError: No such backbone is in it, or its architecture is not known.
     """
+    if architecture is not None and not timm.is_model(architecture):
+        raise UserError(
+            f"timm has no model '{architecture}'{did_you_mean(architecture, timm.list_models())}.",
+            "See timm.list_models().",
+        )
     if which not in ("student", "teacher"):
         raise UserError(f"There is no '{which}' to take.", "Choose student or teacher.")
     meta = checkpoint.get("meta")
     kind = meta.get("format") if isinstance(meta, dict) else None
     if kind is None:
-        found = _foreign(checkpoint, which, name)
+        named = {} if architecture is None else {"arch": architecture}
+        found = _foreign({**checkpoint, **named}, which, name)
     elif kind == CHECKPOINT_FORMAT:
         found = _ours(checkpoint, which, name)
     elif kind == EXPORT_FORMAT:

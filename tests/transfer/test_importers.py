@@ -4,10 +4,13 @@ import pytest
 import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
 from torch import nn
 
+from densessl.checkpoint import load_checkpoint
 from densessl.errors import UserError
 from densessl.models.backbones import build_backbone
+from densessl.transfer.export import export_checkpoint, load_source, verify
 from densessl.transfer.importers import depth_in_names
 from densessl.transfer.source import find_backbone
 
@@ -151,7 +154,8 @@ def test_layout_gives_the_right_tensors(name, bare, other):
 
 
 @pytest.mark.parametrize(
-    ("which", "prefix"), [("student", "backbone."), ("teacher", "backbone_momentum.")]
+    ("which", "prefix"),
+    [("student", "backbone."), ("teacher", "backbone_momentum."), ("student", "")],
 )
 def test_lightly_sequential(which, prefix):
     resnet = torchvision.models.resnet18()
@@ -215,6 +219,36 @@ def test_timm_checkpoint_that_names_its_model():
     assert found.coverage.complete, found.coverage.table()
     assert "head.norm.weight" in found.state  # ConvNeXt keeps its last norm there
     assert "head.fc.weight" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "efficientnet_lite0"])
+def test_a_safetensors_file_of_timms_whose_network_the_user_names(tmp_path, name):
+    model = timm.create_model(name)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    if name == "convnext_atto":
+        with pytest.raises(UserError, match="no architecture") as error:
+            load_source(tmp_path / "model.safetensors")
+        assert "--architecture" in error.value.remedy
+    found = load_source(tmp_path / "model.safetensors", architecture=name)
+    assert torch.equal(
+        found.state["conv_stem.weight" if "eff" in name else "stem.0.weight"],
+        next(model.parameters()),
+    )
+    report = export_checkpoint(
+        tmp_path / "model.safetensors", tmp_path / "out.pth", "timm", architecture=name
+    )
+    assert report.passed
+    assert verify(tmp_path / "out.pth", tmp_path / "model.safetensors").passed
+    with pytest.raises(UserError, match=f"timm has no model '{name}x'"):
+        load_source(tmp_path / "model.safetensors", architecture=f"{name}x")
+
+
+def test_a_damaged_safetensors_file_is_named(tmp_path):
+    save_file({"stem.0.weight": torch.zeros(9)}, tmp_path / "a.safetensors")
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(whole[:-8])
+    with pytest.raises(UserError, match="damaged or was cut short"):
+        load_checkpoint(tmp_path / "a.safetensors")
 
 
 def test_a_network_of_timms_with_the_names_of_a_resnet_is_not_taken_for_one():

@@ -35,6 +35,7 @@ class TimmBackbone(nn.Module):
                 f"timm has no model '{name}'{did_you_mean(name, timm.list_models())}.",
                 "see timm.list_models()",
             )
+        self.name = name
         self.model = timm.create_model(name, pretrained=False, num_classes=0, **options)
         if not hasattr(self.model, "forward_intermediates"):
             raise UserError(
