@@ -241,12 +241,12 @@ def _pretrain(out: Path, data: Path, plan: Plan, num_images: int) -> tuple[Path,
         architecture="ResNet-18",
         images=num_images,
         epochs=epochs,
-        steps=log[-1]["step"],
+        steps=epochs * (num_images // plan.batch_size),
         seconds=time.time() - started,
         loss_curve=[
             dict(step=entry["step"], loss=entry["loss"], chance=entry["log(K+1)"]) for entry in log
         ],
-        health={"match_agreement": log[-1]["match_agreement"]},
+        health={"cell matches that geometry confirms": f"{log[-1]['match_agreement']:.0%}"},
     )
     summary.write_text(json.dumps(info, indent=1))
     return checkpoint, info

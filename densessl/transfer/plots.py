@@ -255,6 +255,8 @@ def _single(theme: Theme, x: str, y: str):
     _dress(axes, theme)
     axes.set_xlabel(x, color=theme.muted)
     axes.set_ylabel(y, color=theme.muted)
+    if x in ("iteration", "step"):
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return figure, axes
 
 
