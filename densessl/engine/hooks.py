@@ -236,4 +236,4 @@ class BrokenImagesHook(Hook):
     def after_train_epoch(self, runner) -> None:
         count = len({index for part in all_gather_object(list(self.broken)) for index in part})
         if count:
-            runner.logger.warning(f"{count} images of the data set cannot be read")
+            runner.logger.warning(f"of the images seen so far {count} cannot be read")

@@ -138,7 +138,7 @@ def test_some_broken_images_are_named_and_trained_without(tmp_path, capfd):
     out = capfd.readouterr().out
     for number in (1, 5, 9):
         assert f"cannot read {images / f'{number:03}.jpg'}" in out
-    assert "3 images of the data set cannot be read" in out
+    assert "of the images seen so far 3 cannot be read" in out
     assert (tmp_path / "run" / "epoch_2.pth").exists()
 
 

@@ -342,9 +342,14 @@ def test_the_estimate_counts_evaluations_by_epoch(tmp_path):
     hook = RecordHook(tmp_path, os.getppid())
     hook.started, hook.first, hook.evaluating = time.time() - 50, 0, [10.0] * 5
     hook.curves = dict(metrics=[])
-    hook._tell(runner, 100, 1.0, "training")
+    hook._tell(runner, 100, 1.0)
     left = json.loads((tmp_path / "progress.json").read_text())["seconds_left"]
     assert left == pytest.approx(50, abs=1)
+    hook.evaluating, hook.val_started = [], time.time() - 5
+    hook._tell(runner, 200, evaluated=0.25)  # the last one, and the first that is measured
+    told = json.loads((tmp_path / "progress.json").read_text())
+    assert told["seconds_left"] == pytest.approx(15, abs=1)
+    assert told["phase"] == "evaluating (25 %)"
 
 
 def test_the_clock_of_an_evaluation_starts_before_precise_bn():

@@ -62,18 +62,18 @@ class RecordHook(Hook):
             )
         if record:
             self.curves["loss"].append(dict(iter=step, loss=loss))
-        self._tell(runner, step, loss, "training")
+        self._tell(runner, step, loss)
 
     def before_val(self, runner: Runner) -> None:
         """Evaluation can take long: say so."""
         self.val_started = time.time()
-        self._tell(runner, runner.iter, None, "evaluating")
+        self._tell(runner, runner.iter, evaluated=0.0)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """A sign of life."""
         if time.time() - self.last > 1:
             share = (batch_idx + 1) / len(runner.val_dataloader)
-            self._tell(runner, runner.iter, None, f"evaluating ({100 * share:.0f} %)")
+            self._tell(runner, runner.iter, evaluated=share)
 
     def after_val(self, runner: Runner) -> None:
         """Evaluation counts apart from the iterations."""
@@ -87,21 +87,32 @@ class RecordHook(Hook):
                 raise FloatingPointError(f"the metric {name} is {value}")
         self.curves["metrics"].append(dict(iter=runner.iter, **values))
 
-    def _tell(self, runner: Runner, step: int, loss: float | None, phase: str) -> None:
+    def _tell(
+        self,
+        runner: Runner,
+        step: int,
+        loss: float | None = None,
+        evaluated: float | None = None,
+    ) -> None:
+        """Tells the harness; ``evaluated`` is the share of an evaluation that is done."""
         self.last = time.time()
         self.curves["seconds"] = self.before + self.last - self.started
         if os.getppid() != self.parent:
             raise SystemExit("the harness is gone")
         trained = self.last - self.started - sum(self.evaluating)
-        if phase != "training":
-            trained -= self.last - self.val_started
+        phase, passes, rest = "training", list(self.evaluating), 0.0
+        if evaluated is not None:
+            this = self.last - self.val_started
+            trained -= this
+            phase, rest = f"evaluating ({100 * evaluated:.0f} %)", 1 - evaluated
+            passes += [this / evaluated] if evaluated else []
         speed = trained / max(1, step - self.first)
-        each = sum(self.evaluating) / max(1, len(self.evaluating))
+        each = sum(passes) / max(1, len(passes))
         interval = runner.train_loop.val_interval
         if isinstance(runner.train_loop, EpochBasedTrainLoop):  # it counts epochs
             interval *= len(runner.train_dataloader)
         to_evaluate = (runner.max_iters - step) / max(1, interval)
-        left = speed * (runner.max_iters - step) + each * to_evaluate
+        left = speed * (runner.max_iters - step) + each * (to_evaluate + rest)
         latest = self.curves["metrics"][-1] if self.curves["metrics"] else None
         write_json(
             dict(
