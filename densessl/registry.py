@@ -40,5 +40,9 @@ OPTIM_WRAPPER_CONSTRUCTORS = mm.Registry(
 MODEL_WRAPPERS = mm.Registry(
     "model wrapper", parent=mm.MODEL_WRAPPERS, scope="densessl", locations=["densessl.engine"]
 )
-# Without one of its own, mmengine warns at every start that it had to look in its.
+# Without these of its own, mmengine warns at every start that it had to look in its.
 VISBACKENDS = mm.Registry("vis_backend", parent=mm.VISBACKENDS, scope="densessl")
+VISUALIZERS = mm.Registry("visualizer", parent=mm.VISUALIZERS, scope="densessl")
+WEIGHT_INITIALIZERS = mm.Registry(
+    "weight initializer", parent=mm.WEIGHT_INITIALIZERS, scope="densessl"
+)

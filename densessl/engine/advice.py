@@ -23,6 +23,16 @@ def building_advice(error: BaseException) -> UserError | None:
     )
 
 
+def package_advice(error: BaseException) -> UserError | None:
+    """A readable error when what the config names needs a package that is not there, else None."""
+    if not isinstance(error, ImportError):
+        return None
+    return UserError(
+        f"Something that the config names needs a package that cannot be imported: {error}",
+        "install it, or take what needs it out of the config",
+    )
+
+
 def memory_advice(error: BaseException) -> UserError | None:
     """A readable error when ``error`` means that memory has run out, else None."""
     text = str(error)

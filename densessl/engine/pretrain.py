@@ -12,7 +12,7 @@ from mmengine.dist import barrier, broadcast_object_list
 from mmengine.registry import FUNCTIONS, DefaultScope
 
 from densessl.checkpoint import install_safe_loader, make_folder
-from densessl.engine.advice import building_advice, memory_advice
+from densessl.engine.advice import building_advice, memory_advice, package_advice
 from densessl.engine.config import load_config, set_precision, set_runtime_defaults, use_images
 from densessl.engine.hooks import Stopped, method_of
 from densessl.engine.runner import PretrainRunner
@@ -119,7 +119,7 @@ def run(cfg: Config, resume: bool | str) -> Path:
     except (UserError, Stopped):
         raise
     except Exception as error:
-        advice = memory_advice(error) or building_advice(error)
+        advice = memory_advice(error) or building_advice(error) or package_advice(error)
         if advice is None:
             raise
         raise advice from error

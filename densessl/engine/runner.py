@@ -48,8 +48,10 @@ def _nothing(record: logging.LogRecord) -> bool:
 
 
 def _not_of_mmengine_itself(record: logging.LogRecord) -> bool:
-    """mmengine warns at every start that parts of it, which it uses itself, will go."""
-    return not record.getMessage().startswith(('"FileClient"', '"HardDiskBackend"'))
+    """mmengine warns at every start that parts of it, which it uses itself, will go, and with
+    ``paramwise_cfg`` of each parameter of the teacher, which no optimizer ever gets."""
+    text = record.getMessage()
+    return not text.startswith(('"FileClient"', '"HardDiskBackend"', "teacher."))
 
 
 class PretrainRunner(Runner):
