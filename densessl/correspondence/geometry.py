@@ -44,10 +44,19 @@ def match_agreement(match: Tensor, query_centers: Tensor, key_centers: Tensor) -
     Returns:
         A scalar in [0, 1]; 0 when no cell of any pair overlaps.
     """
+    right, has_twin = confirmed(match, query_centers, key_centers)
+    return right.sum() / has_twin.sum().clamp(min=1)
+
+
+def confirmed(match: Tensor, query_centers: Tensor, key_centers: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, Q) bool: which matches are right, and which query cells could have a right one.
+
+    Args are those of ``match_agreement``.
+    """
     distance_BQK = distances(query_centers, key_centers)
     grid = round(key_centers.shape[1] ** 0.5)
     cell = (key_centers[:, -1] - key_centers[:, 0]).abs() / max(grid - 1, 1)
     reach = cell.norm(dim=1)[:, None]
     has_twin = distance_BQK.amin(2) <= reach
     matched = distance_BQK.gather(2, match.unsqueeze(2)).squeeze(2) <= reach
-    return (matched & has_twin).sum() / has_twin.sum().clamp(min=1)
+    return matched & has_twin, has_twin

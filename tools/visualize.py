@@ -1,0 +1,86 @@
+"""Draw what a method sees: visualize.py views CONFIG | correspondence CHECKPOINT | features ..."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from densessl.errors import UserError
+from densessl.options import Parser, add_cfg_options, natural, output_file, positive, seed
+
+
+def picture(text: str) -> str:
+    """The type of an argument that names a picture to write."""
+    if Path(text).suffix.lower() not in (".png", ".jpg", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"{text} must end in .png, .jpg, .pdf or .svg")
+    return output_file(text)
+
+
+def named(text: str) -> tuple[str, str]:
+    """The type of ``NAME=CHECKPOINT``; the file's own name stands for a missing NAME."""
+    name, equals, source = text.partition("=")
+    return (name, source) if equals else (Path(text).stem, text)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(description="Draw views, matched cells or features.")
+    what = parser.add_subparsers(dest="what", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--out", type=picture, required=True, metavar="F", help="png, pdf or svg")
+    shared.add_argument("--seed", type=seed, default=0, help="of crops and of random weights")
+    trained = argparse.ArgumentParser(add_help=False)
+    trained.add_argument("--images", required=True, metavar="DIR", help="a folder of images")
+    trained.add_argument("--size", type=positive, default=224, metavar="PIXELS", help="(224)")
+    trained.add_argument("--stage", type=natural, default=3, help="whose map, 0..3 = C2..C5 (3)")
+    trained.add_argument("--which", default="student", help="student (default) or teacher")
+    trained.add_argument(
+        "--architecture",
+        default="resnet50",
+        metavar="NAME",
+        help="of random weights: resnet18, 34, 50 (default), 101 or a name of timm's",
+    )
+
+    views = what.add_parser("views", parents=[shared], help="crops and augmented views of a config")
+    views.add_argument("config")
+    views.add_argument("--images", metavar="DIR", help="instead of the config's")
+    views.add_argument("--count", type=positive, default=4, metavar="N", help="images (4)")
+    views.add_argument("--epoch", type=natural, default=0, help="counted from 0")
+    add_cfg_options(views)
+    cells = what.add_parser(
+        "correspondence", parents=[shared, trained], help="which cells of two crops it matches"
+    )
+    cells.add_argument("source", metavar="checkpoint", help="what tools/test.py takes, or `random`")
+    cells.add_argument("--count", type=positive, default=3, metavar="N", help="images (3)")
+    maps = what.add_parser(
+        "features", parents=[shared, trained], help="three main components of the cells as colours"
+    )
+    maps.add_argument(
+        "sources", nargs="+", type=named, metavar="[NAME=]checkpoint", help="or `random`"
+    )
+    maps.add_argument("--count", type=positive, default=4, metavar="N", help="images (4)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = vars(parse(argv))
+    what, out = args.pop("what"), Path(args.pop("out"))
+    try:
+        try:
+            from densessl import visualization
+        except ImportError as error:
+            raise UserError(
+                f"Pictures need matplotlib: {error}.", "pip install matplotlib"
+            ) from error
+        if what == "features":
+            args["sources"] = dict(args["sources"])
+        figure = getattr(visualization, f"show_{what}")(**args)
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 2
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)
+    print(f"Picture: {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
