@@ -18,7 +18,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
-            message += did_you_mean(unknown.split()[0], self._option_string_actions)
+            parsers: list[argparse.ArgumentParser] = [self]
+            for action in self._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    parsers += action.choices.values()
+            known = {option for parser in parsers for option in parser._option_string_actions}
+            message += did_you_mean(unknown.split()[0], sorted(known))
         super().error(message)
 
 

@@ -45,3 +45,11 @@ def test_an_option_is_taken_by_its_whole_name_and_the_near_one_suggested(capsys)
         with pytest.raises(SystemExit):
             parser.parse_args([misspelt, "x"])
         assert f"{misspelt} x (did you mean '--images'?)" in capsys.readouterr().err
+
+
+def test_options_of_sub_commands_are_suggested_too(capsys):
+    parser = Parser()
+    parser.add_subparsers(dest="what").add_parser("step").add_argument("--images")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["step", "--imags", "x"])
+    assert "did you mean '--images'" in capsys.readouterr().err

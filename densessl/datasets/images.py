@@ -168,8 +168,8 @@ def existing(path: str | Path, what: str, remedy: str = "check the path") -> Pat
 
 
 def is_image(path: str) -> bool:
-    """Whether the relative path's ending is an image's, and no part of it is hidden by a dot."""
-    return path.lower().endswith(EXTENSIONS) and "/." not in f"/{path.removeprefix('./')}"
+    """Whether the path's ending is an image's, and no dot hides the file."""
+    return path.lower().endswith(EXTENSIONS) and not path.rpartition("/")[2].startswith(".")
 
 
 def walk_images(root: Path) -> list[str]:

@@ -18,7 +18,7 @@ from densessl.errors import UserError
 from densessl.registry import DATASETS
 from densessl.transforms.decode import ImageError
 
-FORMAT = "densessl-shard/1"
+FORMAT = "densessl-shard/2"
 
 
 @DATASETS.register_module()

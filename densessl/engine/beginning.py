@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from densessl.errors import UserError
+from densessl.models.backbones import TimmBackbone
 from densessl.models.methods.base import Method
 from densessl.transfer.coverage import compare_state
 from densessl.transfer.export import load_source
@@ -20,7 +21,7 @@ def begin_with(filename: str, method: Method, logger: logging.Logger) -> None:
     Raises:
         UserError: If the file cannot be used, or does not hold exactly this backbone.
     """
-    source = _any_source(filename, getattr(method.backbone, "name", None))
+    source = _any_source(filename, method.backbone)
     whole = source.under(method.backbone)
     coverage = compare_state(method.backbone.state_dict(), whole)
     if not coverage.complete:
@@ -47,15 +48,18 @@ def begin_with(filename: str, method: Method, logger: logging.Logger) -> None:
         )
 
 
-def _any_source(filename: str, architecture: str | None) -> SourceBackbone:
-    """The student of a checkpoint, or its teacher where that is all there is."""
-    try:
-        return load_source(filename, architecture=architecture)
-    except UserError as no_student:
-        try:
-            return load_source(filename, "teacher", architecture=architecture)
-        except UserError:
-            raise no_student from None
+def _any_source(filename: str, backbone: nn.Module) -> SourceBackbone:
+    """The student of a checkpoint, or its teacher where that is all there is; of the network that
+    the file says or shows, else, as with timm's own files, of the one to begin with it."""
+    names = [None, backbone.name] if isinstance(backbone, TimmBackbone) else [None]
+    problem = None
+    for name in names:
+        for which in ("student", "teacher"):
+            try:
+                return load_source(filename, which, architecture=name)
+            except UserError as error:
+                problem = problem or error
+    raise problem
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import EarlyStoppingHook
 from mmengine.registry import Registry
 from mmengine.registry import root as mm_root
 from mmengine.runner import LogProcessor, Runner
@@ -57,6 +58,7 @@ OURS = {
     ),
     "train_dataloader.sampler": ("ViewSampler", "leave it out: images come shuffled"),
 }
+OTHER_PROJECTS = ("mmdet", "mmseg", "mmpretrain")
 # What is taken out of a dict before its type is built; items of lists are not numbered here.
 BUILDER_KEYS = {
     "optim_wrapper": {"constructor", "paramwise_cfg"},
@@ -185,12 +187,17 @@ def _check_ours(cfg: Config) -> None:
         "train_dataloader.sampler": cfg.train_dataloader.get("sampler") or {},
     }
     for key, (ours, remedy) in OURS.items():
+        if not isinstance(given[key], dict):
+            raise UserError(f"{key} is {given[key]!r}, and no dict.", remedy)
         kind = given[key].get("type", ours)
-        if not issubclass(_resolve(kind, key), _resolve(ours, key)):
+        found = _resolve(kind, key)
+        if not (inspect.isclass(found) and issubclass(found, _resolve(ours, key))):
             raise UserError(f"{key}.type is {kind}, and pretraining needs a {ours}.", remedy)
-    hooks = cfg.get("custom_hooks") or []
-    stopping = any(hook.get("type") == "EarlyStoppingHook" for hook in hooks)
-    best = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    defaults = cfg.get("default_hooks") or {}
+    hooks = [*(cfg.get("custom_hooks") or []), *defaults.values()]
+    kinds = [_resolve(hook["type"], "a hook") for hook in hooks if hook and "type" in hook]
+    stopping = any(inspect.isclass(kind) and issubclass(kind, EarlyStoppingHook) for kind in kinds)
+    best = defaults.get("checkpoint") or {}
     if stopping or best.get("save_best"):
         what = "EarlyStoppingHook" if stopping else "default_hooks.checkpoint.save_best"
         raise UserError(
@@ -216,17 +223,21 @@ def _check_value(value: Any, where: str) -> None:
 
 
 def _check_dict(value: ConfigDict, where: str) -> None:
+    deeper = "type" in value or where in UNTYPED_KEYS
     if "type" in value:
-        known = _parameters(_resolve(value["type"], where))
+        target = _resolve(value["type"], where)
+        known = _parameters(target)
         if known is not None:
             known = known | BUILDER_KEYS.get(where.rstrip(".0123456789"), set())
+        # What other projects' parts take dicts for, they take out what they please.
+        deeper = target.__module__.partition(".")[0] not in OTHER_PROJECTS
     else:
         known = UNTYPED_KEYS.get(where)
     for key, item in value.items():
         if known is not None and key not in ("type", "_scope_", "_delete_"):
             _check_known(key, known, where)
         # Free-form arguments (dist_cfg, view specs) are judged by what reads them.
-        if "type" in value or where in UNTYPED_KEYS:
+        if deeper:
             _check_value(item, f"{where}.{key}")
 
 
@@ -265,6 +276,13 @@ def _resolve(type_name: Any, where: str) -> Any:
         found = known.get(name)
     if found is not None:
         return found
+    project = name.partition(".")[0]
+    if project in OTHER_PROJECTS:
+        raise UserError(
+            f"{project} has no '{name}' for {where}, or is not installed.",
+            'check the name; mmdet and mmseg come with pip install -e ".[transfer]" '
+            "--no-build-isolation",
+        )
     raise UserError(
         f"Unknown type '{type_name}' in {where}{did_you_mean(name, known)}.",
         "check the name; types of your own are registered by custom_imports in the config",

@@ -11,7 +11,7 @@ from densessl.errors import UserError
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.source import SourceBackbone, find_backbone
 from densessl.transfer.targets import get_target
-from densessl.transfer.targets.base import EXPORT_FORMAT, Target, describe, images_for
+from densessl.transfer.targets.base import EXPORT_FORMAT, Target, describe, images_for, is_mm
 
 TOLERANCE = 1e-4
 STAGES = ("C2", "C3", "C4", "C5")
@@ -162,7 +162,8 @@ def export_checkpoint(
     }
     unproven = dst.with_name(f".{dst.stem}.unproven{dst.suffix}")
     try:
-        target.write(target.rename(source.state), meta, unproven)
+        theirs = is_mm(source.architecture)  # its names are the target's already
+        target.write(source.state if theirs else target.rename(source.state), meta, unproven)
         report = _prove(report, unproven, target, source, forms)
         if report.passed:
             unproven.replace(dst)

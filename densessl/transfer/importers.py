@@ -172,6 +172,8 @@ def _architecture(state: dict, arch: object, layout: str) -> tuple[dict | None, 
         if vit["name"].startswith("vit_small") and layout.startswith("MoCo v3"):
             note = "MoCo v3's ViT-S has 12 heads, timm's 6: build it with num_heads=12."
             return {**vit, "num_heads": 12}, (note,)
+        if named and named.partition(".")[0] != vit["name"]:
+            return {"type": "TimmBackbone", "name": named}, ()
         return vit, ("Weights do not show the number of attention heads: timm's is taken.",)
     return ({"type": "TimmBackbone", "name": named} if named else None), ()
 

@@ -161,7 +161,7 @@ def _exported(checkpoint: dict, which: str, name: str) -> SourceBackbone:
         raise _no_such(name, which, [meta["which"]], " (it is an exported file)")
     layout = f"{EXPORT_FORMAT}, written for {meta['to']}"
     state, architecture = checkpoint["state_dict"], meta["architecture"]
-    state = bare(state) if is_mm(architecture) else get_target(meta["to"]).restore(state)
+    state = bare(state, meta) if is_mm(architecture) else get_target(meta["to"]).restore(state)
     return _source(layout, architecture, state, meta)
 
 

@@ -146,6 +146,11 @@ def test_a_number_that_cannot_be_is_named(shipped, key, value, words):
             dict(train_dataloader=dict(sampler=dict(type="DefaultSampler", shuffle=True))),
             "needs a ViewSampler",
         ),
+        (dict(train_dataloader=dict(sampler="ViewSampler")), "is 'ViewSampler', and no dict"),
+        (
+            dict(default_hooks=dict(mine=dict(type="mmengine.EarlyStoppingHook", monitor="x"))),
+            "EarlyStoppingHook waits for a validation",
+        ),
         (
             dict(custom_hooks=[dict(type="EarlyStoppingHook", monitor="eval/knn_top1")]),
             "EarlyStoppingHook waits for a validation",

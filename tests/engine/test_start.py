@@ -1,17 +1,23 @@
 """How a run begins: from the weights of another file, by a launcher."""
 
+import logging
 import os
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
 
 from densessl.checkpoint import load_checkpoint
 from densessl.engine import pretrain, runner
 from densessl.engine.beginning import begin_with
 from densessl.engine.pretrain import check_launcher
 from densessl.errors import UserError
+from densessl.models.backbones import TimmBackbone
+from densessl.models.preprocessor import ViewPreprocessor
 from densessl.transfer.export import export_checkpoint
 from tests.training import write_config
 
@@ -89,6 +95,25 @@ def test_tensors_that_fit_another_network_are_refused(tmp_path, images):
     pretrain(config, work_dir=tmp_path / "same", **again)
     with pytest.raises(UserError, match="is another network than model.backbone"):
         pretrain(config, work_dir=tmp_path / "other", **again, **{"model.backbone.num_heads": 6})
+
+
+def stub(name):
+    """As much of a method as ``begin_with`` looks at."""
+    return SimpleNamespace(backbone=TimmBackbone(name), data_preprocessor=ViewPreprocessor())
+
+
+def test_timms_own_file_is_of_the_network_that_begins_with_it(tmp_path):
+    state = timm.create_model("convnext_atto").state_dict()
+    save_file(state, tmp_path / "model.safetensors")  # which does not name it
+    method = stub("convnext_atto")
+    begin_with(str(tmp_path / "model.safetensors"), method, logging.getLogger())
+    assert torch.equal(method.backbone.model.stem[0].weight, state["stem.0.weight"])
+
+
+def test_the_network_that_a_file_shows_is_not_taken_for_another(tmp_path):
+    torch.save(torchvision.models.resnet50().state_dict(), tmp_path / "resnet50.pth")
+    with pytest.raises(UserError, match="is another network than model.backbone"):
+        begin_with(str(tmp_path / "resnet50.pth"), stub("resnetaa50"), logging.getLogger())
 
 
 def test_a_teacher_alone_will_do_and_another_input_is_said(tmp_path, images, capsys):

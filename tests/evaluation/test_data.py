@@ -108,9 +108,10 @@ def test_mask_folders_of_others(tmp_path, images, masks, splits):
     assert len(found["masks"].train) == 8 and len(found["masks"].val) == 4
 
 
-def test_roboflows_json_beside_its_images(tmp_path):
+@pytest.mark.parametrize("splits", [("train", "valid"), ("Train", "Valid")])
+def test_roboflows_json_beside_its_images(tmp_path, splits):
     folder = make_coco(tmp_path / "data")
-    for ours, theirs in (("train", "train"), ("val", "valid")):
+    for ours, theirs in zip(("train", "val"), splits, strict=True):
         (folder / f"{ours}2017").rename(folder / theirs)
         (folder / "annotations" / f"instances_{ours}2017.json").rename(
             folder / theirs / "_annotations.coco.json"

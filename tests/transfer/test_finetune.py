@@ -226,7 +226,7 @@ A, B, RANDOM = (["a.pth", "1"], ["b.pth", "2"], ["random", None])
     ("old", "new", "same"),
     [
         (dict(seeds=[0, 1]), dict(seeds=[0, 1, 2]), True),
-        (dict(seeds=[0, 1]), dict(seeds=[0]), False),
+        (dict(seeds=[0, 1]), dict(seeds=[0, 2]), False),
         (dict(label_fractions=[1.0]), dict(label_fractions=[0.1, 1.0]), True),
         (dict(label_fractions=[0.1]), dict(label_fractions=[0.1, 1.0]), False),
         (dict(inits=dict(a=A, r=RANDOM)), dict(inits=dict(a=A, r=RANDOM, b=B)), True),
@@ -242,8 +242,9 @@ def test_a_comparison_may_grow(tmp_path, old, new, same):
         with pytest.raises(UserError, match="another comparison"):
             open_plan(tmp_path, new)
         return
-    open_plan(tmp_path, new)
-    assert json.loads((tmp_path / "plan.json").read_text()) == new
+    for plan in (new, old):  # the earlier command again is a part of it
+        open_plan(tmp_path, plan)
+        assert json.loads((tmp_path / "plan.json").read_text()) == new
 
 
 def test_a_folder_of_somebody_else_stays_as_it_is(tmp_path):

@@ -243,6 +243,13 @@ def test_a_safetensors_file_of_timms_whose_network_the_user_names(tmp_path, name
         load_source(tmp_path / "model.safetensors", architecture=f"{name}x")
 
 
+def test_the_users_name_of_a_vision_transformer_wins():
+    state = timm.create_model("vit_base_patch16_clip_224").state_dict()
+    found = find_backbone(state, "student", "f", "vit_base_patch16_clip_224")
+    assert found.coverage.complete and found.architecture["name"] == "vit_base_patch16_clip_224"
+    assert find_backbone(state, "student", "f").architecture["name"] == "vit_base_patch16_224"
+
+
 def test_a_damaged_safetensors_file_is_named(tmp_path):
     save_file({"stem.0.weight": torch.zeros(9)}, tmp_path / "a.safetensors")
     whole = (tmp_path / "a.safetensors").read_bytes()

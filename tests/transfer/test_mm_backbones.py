@@ -22,6 +22,14 @@ RESNET_GN = dict(
     norm_eval=False,
 )
 MIT = dict(type="mmseg.MixVisionTransformer", embed_dims=8, num_layers=[1] * 4, drop_path_rate=0.0)
+BEIT = dict(
+    type="mmseg.BEiT",
+    embed_dims=12,
+    num_layers=4,
+    num_heads=2,
+    out_indices=(0, 1, 2, 3),
+    norm_eval=False,
+)
 
 
 def wrapped(model, **options):
@@ -37,11 +45,19 @@ def test_its_maps_are_the_projects():
         assert torch.equal(ours, theirs)
 
 
+def test_what_makes_no_map_is_frozen():
+    backbone = MMBackbone(SWIN)
+    frozen = {name for name, p in backbone.model.named_parameters() if not p.requires_grad}
+    assert frozen == {f"norm{stage}.{kind}" for stage in range(3) for kind in ("weight", "bias")}
+    assert all(p.grad is None for p in backbone.parameters()) and backbone.model.training
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
         (dict(SWIN, out_indices=(2, 3)), "gives 2 maps"),
         (dict(RESNET_GN, norm_eval=True), "does not learn the statistics"),
+        (dict(RESNET_GN, frozen_stages=1), "frozen_stages is 1"),
         (dict(type="mmdet.SwinTransfomer"), "no backbone here"),
     ],
 )
@@ -51,7 +67,16 @@ def test_what_cannot_be_pretrained_is_named(options, problem):
 
 
 @pytest.mark.parametrize(
-    ("model", "to"), [(SWIN, "mmdet"), (SWIN, "mmseg"), (MIT, "mmseg"), (RESNET_GN, "mmdet")]
+    ("model", "to"),
+    [
+        (SWIN, "mmdet"),
+        (dict(SWIN, convert_weights=True, pretrained="nowhere.pth", with_cp=True), "mmdet"),
+        (SWIN, "mmseg"),
+        (MIT, "mmseg"),
+        (RESNET_GN, "mmdet"),
+        (dict(type="mmseg.ResNetV1c", depth=18, base_channels=8, norm_eval=False), "mmseg"),
+        (BEIT, "mmseg"),
+    ],
 )
 def test_it_goes_back_with_its_own_names(model, to, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "a.pth", wrapped(model))
@@ -78,6 +103,11 @@ def test_projects_without_it_are_named(tmp_path):
 def test_a_config_is_checked_against_the_projects_own_arguments(tmp_path):
     images = write_images(tmp_path / "images", 8)
     cfg = load_config(write_config(tmp_path / "config.py", images))
+    cfg.model.backbone = ConfigDict(wrapped(RESNET_GN | dict(norm_cfg=dict(requires_grad=True))))
+    check_config(cfg)  # what is inside of a part is the project's own matter
+    cfg.model.backbone = ConfigDict(wrapped(dict(type="mmdet.ResNeXtt")))
+    with pytest.raises(UserError, match="mmdet has no 'mmdet.ResNeXtt'"):
+        check_config(cfg)
     cfg.model.backbone = ConfigDict(wrapped(dict(RESNET_GN, norms="x")))
     with pytest.raises(UserError, match="Unknown key 'norms' in model.backbone.model") as error:
         check_config(cfg)

@@ -120,12 +120,12 @@ def places(folder: Path) -> Iterable[Path]:
 def read_splits(folder: Path, suffix: str) -> tuple[str, str] | None:
     """The names of the training and evaluation lists or folders that exist, or None.
 
-    Capitals do not matter.
+    Capitals of folders do not matter.
     """
-    there = {path.name.lower(): path.name.removesuffix(suffix) for path in folder.iterdir()}
+    there = {path.name if suffix else path.name.lower(): path.name for path in folder.iterdir()}
     for split in SPLITS:
         if all(f"{name}{suffix}" in there for name in split):
-            return tuple(there[f"{name}{suffix}"] for name in split)
+            return tuple(there[f"{name}{suffix}"].removesuffix(suffix) for name in split)
     return None
 
 

@@ -13,6 +13,7 @@ from densessl.transfer.finetune.data import (
     check_size,
     choose_classes,
     examples,
+    read_splits,
 )
 
 NEEDED = {
@@ -142,11 +143,9 @@ def _find_json(folder: Path) -> tuple[Path, Path] | None:
                             "Keep one for training and one for evaluation.",
                         )
                 return hits[0][0], hits[1][0]
-    for names in SPLITS:  # Roboflow's, each beside its images
-        files = [folder / name / "_annotations.coco.json" for name in names]
-        if all(file.is_file() for file in files):
-            return tuple(files)
-    return None
+    # Roboflow's, each beside its images.
+    files = [folder / name / "_annotations.coco.json" for name in read_splits(folder, "") or ()]
+    return tuple(files) if files and all(file.is_file() for file in files) else None
 
 
 def _load(path: Path) -> dict:

@@ -24,6 +24,7 @@ from densessl.transfer.finetune.inits import (
 from densessl.transfer.finetune.plan import (
     Run,
     alone_in,
+    check_plan,
     check_request,
     open_plan,
     runs_of,
@@ -96,7 +97,8 @@ def finetune(
     if cfg.transfer.data != "any":  # data of one's own may move: their labels tell
         request["data"] = None if folder is None else str(folder)
     with alone_in(work_dir):
-        open_plan(work_dir, request)
+        begun = (work_dir / "runs").exists()
+        check_plan(work_dir, request) if begun else open_plan(work_dir, request)
         batch_note = configure.set_batch(cfg, options)
         if iterations is not None:
             configure.set_iterations(cfg, iterations, options)
@@ -107,7 +109,8 @@ def finetune(
             train=labelled["train_images"],
             val=labelled["val_images"],
         )
-        open_plan(work_dir, dict(**request, found=facts))
+        request["found"] = facts
+        check_plan(work_dir, request)
 
         framework = "mmseg" if cfg.transfer.task == "segmentation" else "mmdet"
         sizes = sum(file.stat().st_size for file in files.values() if file is not None)
@@ -118,6 +121,7 @@ def finetune(
         ]
         _fit_backbone(cfg, prepared, options)
         loaded = check_loading(cfg, prepared)
+        open_plan(work_dir, request)  # what cannot be loaded does not become part of it
 
         print(f"{cfg.transfer.title}: {batch_note}.", flush=True)
         print(

@@ -13,7 +13,7 @@ from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.export import export_checkpoint
 from densessl.transfer.importers import depth_in_names
 from densessl.transfer.source import IMAGENET_INPUT
-from densessl.transfer.targets.base import EXPORT_FORMAT
+from densessl.transfer.targets.base import EXPORT_FORMAT, is_mm
 from densessl.transfer.targets.openmmlab import bare
 
 RANDOM, SUPERVISED = "random", "supervised"
@@ -88,8 +88,8 @@ def prepare_init(
     meta = content.get("meta") or {}
     exported = file.resolve()
     if meta.get("format") != EXPORT_FORMAT or meta.get("to") not in ("mmdet", "mmseg"):
-        exported = folder / f"{name}.pth"
-        if not exported.exists():  # from an earlier start of the same plan
+        exported = folder / f"{name}_{file_sha256(file)[:12]}.pth"
+        if not exported.exists():  # from an earlier start
             folder.mkdir(parents=True, exist_ok=True)
             report = export_checkpoint(file, exported, to=to, trust=trust)
             if not report.passed:
@@ -105,13 +105,18 @@ def prepare_init(
         method="supervised" if source == SUPERVISED else meta.get("method"),
         file=str(exported),
         input=meta.get("input") or IMAGENET_INPUT,
-        depth=depth_in_names(content["state_dict"]),
+        depth=None if _of_mm(meta) else depth_in_names(content["state_dict"]),
     )
 
 
 def tensors_of(file: str) -> dict[str, Tensor]:
     """The backbone in an exported file, in bare names."""
-    return bare(load_checkpoint(file)["state_dict"])
+    content = load_checkpoint(file)
+    return bare(content["state_dict"], content["meta"])
+
+
+def _of_mm(meta: dict) -> bool:
+    return "architecture" in meta and is_mm(meta["architecture"])
 
 
 def coverage_of(model: nn.Module, state: dict[str, Tensor]) -> Coverage:

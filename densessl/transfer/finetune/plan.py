@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,15 +114,18 @@ def alone_in(work_dir: Path) -> Iterator[None]:
         yield
 
 
-def open_plan(work_dir: Path, plan: dict[str, Any]) -> None:
-    """Writes ``plan.json``, unless ``work_dir`` holds another plan that has begun.
+def check_plan(work_dir: Path, plan: dict[str, Any]) -> dict[str, Any]:
+    """Compares ``plan`` with the one in ``work_dir``, if that has begun.
 
-    A plan that begins as the old one and goes on, with more seeds, initialisations or shares of the
-    labels, is the same one: what was trained for it stays.
+    A plan that begins as the other and goes on, with more seeds, initialisations or shares of the
+    labels, is the same one: what was trained for either stays.
 
     Args:
         work_dir: The folder of the comparison, which this process is alone in.
         plan: What defines the comparison, as plain types.
+
+    Returns:
+        What ``plan.json`` is to hold: the larger of the two.
 
     Raises:
         UserError: It holds the jobs of another plan.
@@ -131,10 +133,14 @@ def open_plan(work_dir: Path, plan: dict[str, Any]) -> None:
     path = work_dir / "plan.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     new = json.loads(json.dumps(plan))
+    smaller = {key for key in new.keys() & old.keys() if _grows(key, new[key], old[key])}
     differing = [
         key
-        for key, value in new.items()
-        if key in old and old[key] != value and not _grows(key, old[key], value)
+        for key in new
+        if key in old
+        and old[key] != new[key]
+        and key not in smaller
+        and not _grows(key, old[key], new[key])
     ]
     if differing and (work_dir / "runs").exists():
         changes = "\n".join(
@@ -146,9 +152,13 @@ def open_plan(work_dir: Path, plan: dict[str, Any]) -> None:
             "seeds, initialisations and smaller shares of the labels may follow the earlier ones.",
         )
     if differing:  # nothing was trained yet: start afresh
-        shutil.rmtree(work_dir / "inits", ignore_errors=True)
-        old = {}
-    write_json({**old, **new}, path)
+        return new
+    return {**old, **{key: value for key, value in new.items() if key not in smaller}}
+
+
+def open_plan(work_dir: Path, plan: dict[str, Any]) -> None:
+    """Writes ``plan.json``; arguments and errors as of ``check_plan``."""
+    write_json(check_plan(work_dir, plan), work_dir / "plan.json")
 
 
 def _grows(key: str, old: Any, new: Any) -> bool:
@@ -156,7 +166,7 @@ def _grows(key: str, old: Any, new: Any) -> bool:
     if key == "seeds":  # the first one draws pictures
         return new[: len(old)] == old
     if key == "label_fractions":  # so does the largest share
-        return {*old} < {*new} and max(old) == max(new)
+        return {*old} <= {*new} and max(old) == max(new)
     if key == "inits":  # random weights get the input of the first checkpoint
         known = list(old.items())
         return list(new.items())[: len(known)] == known and any(sha for _, (_, sha) in known)

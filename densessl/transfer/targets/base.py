@@ -100,7 +100,7 @@ def resnet_depth(architecture: dict, target: str) -> int:
     Raises:
         UserError: It is none, so the target has no such backbone.
     """
-    kind = architecture["type"].rpartition(".")[2]
+    kind = kind_of(architecture)
     if kind == "ResNet":
         return architecture.get("depth", 50)
     name = architecture.get("name", "").partition(".")[0]
@@ -129,9 +129,15 @@ def as_resnet(architecture: dict, target: str, dilated: bool = False) -> dict:
     }
 
 
+def kind_of(architecture: dict) -> str:
+    """The backbone's class, without the registry's name; a config may hold the class itself."""
+    kind = architecture["type"]
+    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
+
+
 def is_mm(architecture: dict) -> bool:
     """Whether it is a backbone of mmdet's or mmseg's, whose names are theirs already."""
-    return architecture["type"].rpartition(".")[2] == "MMBackbone"
+    return kind_of(architecture) == "MMBackbone"
 
 
 def natural_target(architecture: dict) -> str:
@@ -156,7 +162,7 @@ def describe(architecture: dict) -> str:
         }
         return architecture["name"] + (f" {options}" if options else "")
     norm = architecture.get("norm", "bn")
-    return f"{architecture['type'].rpartition('.')[2]}-{architecture.get('depth', 50)}" + (
+    return f"{kind_of(architecture)}-{architecture.get('depth', 50)}" + (
         "" if norm == "bn" else f" with norm {norm}"
     )
 
@@ -196,6 +202,8 @@ def images_for(model: nn.Module) -> Tensor:
 
 def fixed_size(model: nn.Module) -> tuple[int, int] | None:
     """Height and width of the only images that a backbone takes; None if it takes any."""
+    if getattr(model, "fixed_size", None):
+        return model.fixed_size
     inner = getattr(model, "model", None)
     size = getattr(getattr(inner, "patch_embed", None), "img_size", None)
     config = getattr(inner, "pretrained_cfg", None) or {}

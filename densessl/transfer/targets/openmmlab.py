@@ -21,6 +21,7 @@ from densessl.transfer.targets.base import (
     numbers,
 )
 
+BEGINNINGS = ("init_cfg", "pretrained", "convert_weights")  # with which weights theirs begin
 NORM_CFGS = {"bn": {"type": "BN"}, "gn": {"type": "GN", "num_groups": 32}}
 
 
@@ -44,11 +45,12 @@ class OpenMMLabTarget(Target):
 
     def write(self, state: State, meta: dict, path: Path) -> None:
         prefix = self.prefix(meta["architecture"])
-        super().write({prefix + name: value for name, value in state.items()}, meta, path)
+        state = {prefix + name: value for name, value in state.items()}
+        super().write(state, {**meta, "prefix": prefix}, path)
 
     def read(self, path: Path) -> tuple[State, dict]:
         state, meta = super().read(path)
-        return bare(state), meta
+        return bare(state, meta), meta
 
     def forms(self, architecture: dict) -> dict[str, dict]:
         if is_mm(architecture):
@@ -82,7 +84,7 @@ class OpenMMLabTarget(Target):
             architecture: One of the values of ``forms``.
         """
         if is_mm(architecture):
-            model = {k: v for k, v in architecture["model"].items() if k != "init_cfg"}
+            model = {k: v for k, v in architecture["model"].items() if k not in BEGINNINGS}
             home, _, name = model["type"].partition(".")
             # What is of a third project, such as mmpretrain's, is that in their configs too.
             return model | {"type": name if home in ("mmdet", "mmseg") else model["type"]}
@@ -117,9 +119,9 @@ class OpenMMLabTarget(Target):
         )
 
 
-def bare(state: State) -> State:
-    """The tensors of a file without the prefix of its names."""
-    return {name.removeprefix("backbone."): value for name, value in state.items()}
+def bare(state: State, meta: dict) -> State:
+    """The tensors of a file, as ``write`` wrote it, without the prefix of their names."""
+    return {name.removeprefix(meta.get("prefix", "")): value for name, value in state.items()}
 
 
 def _as_code(value: Any) -> str:
