@@ -5,7 +5,8 @@ from copy import deepcopy
 import pytest
 from mmengine.config import Config
 
-from densessl.engine.config import check_config, load_config, set_runtime_defaults
+from densessl.engine.checks import check_config
+from densessl.engine.config import load_config, set_runtime_defaults
 from densessl.errors import UserError
 
 CONFIG = "densecl/densecl_r18_1xb64-coslr-100e_folder.py"

@@ -6,7 +6,8 @@ from mmengine.config import ConfigDict
 
 from densessl.checkpoint import load_checkpoint
 from densessl.engine import pretrain
-from densessl.engine.config import check_config, load_config
+from densessl.engine.checks import check_config
+from densessl.engine.config import load_config
 from densessl.errors import UserError
 from densessl.models.backbones import MMBackbone, build_backbone
 from densessl.transfer.export import export_checkpoint, load_backbone, verify
