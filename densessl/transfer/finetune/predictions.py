@@ -11,6 +11,7 @@ from torch import nn
 from densessl.transforms.decode import read_image
 
 SAMPLES = 4
+GRAY = (200, 200, 200)
 MIN_SCORE = 0.3
 MIN_WIDTH = 320
 
@@ -116,9 +117,10 @@ def _paint_classes(picture: Image.Image, labels: torch.Tensor, classes: list[str
     factor = max(1.0, MIN_WIDTH / canvas.width)
     canvas = canvas.resize((round(canvas.width * factor), round(canvas.height * factor)))
     draw, font, left = ImageDraw.Draw(canvas), ImageFont.load_default(13), 4
-    for index in shown:
-        box = draw.textbbox((left, 2), classes[index], font=font)
-        draw.rectangle(box, fill=colour(index))
-        draw.text((left, 2), classes[index], fill="black", font=font)
+    captions = [(classes[index], colour(index)) for index in shown]
+    for text, fill in captions or [("background only", GRAY)]:
+        box = draw.textbbox((left, 2), text, font=font)
+        draw.rectangle(box, fill=fill)
+        draw.text((left, 2), text, fill="black", font=font)
         left = box[2] + 6
     return canvas
