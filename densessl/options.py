@@ -60,6 +60,16 @@ def output_file(text: str) -> str:
     return text
 
 
+def add_architecture(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--architecture NAME``, of random weights."""
+    parser.add_argument(
+        "--architecture",
+        default="resnet50",
+        metavar="NAME",
+        help="of random weights: resnet18, 34, 50 (default), 101 or a name of timm's",
+    )
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Adds ``--cfg-options KEY=VALUE ...``."""
     parser.add_argument(

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from densessl.errors import UserError
-from densessl.options import Parser, natural, output_file, positive, seed
+from densessl.options import Parser, add_architecture, natural, output_file, positive, seed
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -52,12 +52,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="default: those in the data")
     parser.add_argument("--seed", type=seed, default=0, help="of splits and of random weights")
     parser.add_argument("--which", default="student", help="student (default) or teacher")
-    parser.add_argument(
-        "--architecture",
-        default="resnet50",
-        metavar="NAME",
-        help="of random weights: resnet18, 34, 50 (default), 101 or a name of timm's",
-    )
+    add_architecture(parser)
     parser.add_argument("--name", help="what to call it in a table")
     parser.add_argument(
         "--batch-size",

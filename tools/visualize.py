@@ -5,7 +5,15 @@ import sys
 from pathlib import Path
 
 from densessl.errors import UserError
-from densessl.options import Parser, add_cfg_options, natural, output_file, positive, seed
+from densessl.options import (
+    Parser,
+    add_architecture,
+    add_cfg_options,
+    natural,
+    output_file,
+    positive,
+    seed,
+)
 
 
 def picture(text: str) -> str:
@@ -32,12 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     trained.add_argument("--size", type=positive, default=224, metavar="PIXELS", help="(224)")
     trained.add_argument("--stage", type=natural, default=3, help="whose map, 0..3 = C2..C5 (3)")
     trained.add_argument("--which", default="student", help="student (default) or teacher")
-    trained.add_argument(
-        "--architecture",
-        default="resnet50",
-        metavar="NAME",
-        help="of random weights: resnet18, 34, 50 (default), 101 or a name of timm's",
-    )
+    add_architecture(trained)
 
     views = what.add_parser("views", parents=[shared], help="crops and augmented views of a config")
     views.add_argument("config")

@@ -100,7 +100,9 @@ def recognise(checkpoint: dict, which: str, name: str) -> Recognised:
     Raises:
         UserError: There is no such backbone, or its architecture is not known.
     """
-    found = [(place, *there) for place in PLACES if (there := _tensors_at(checkpoint, place))]
+    found = _places_in(checkpoint, BACKBONE_SIGNS)
+    if not found and "arch" in checkpoint:  # a network that is named may have any names
+        found = _places_in(checkpoint, ("",))
     match = next((entry for entry in found if entry[0].which == which), None)
     if match is None and found:
         other = found[0][0].which
@@ -131,7 +133,15 @@ def take(which: str) -> str:
     )
 
 
-def _tensors_at(checkpoint: dict, place: Place) -> tuple[dict[str, Tensor], str, str] | None:
+def _places_in(checkpoint: dict, signs: tuple[str, ...]) -> list[tuple]:
+    """The places that ``checkpoint`` has, each with its tensors, prefix and holder."""
+    found = ((place, _tensors_at(checkpoint, place, signs)) for place in PLACES)
+    return [(place, *there) for place, there in found if there]
+
+
+def _tensors_at(
+    checkpoint: dict, place: Place, signs: tuple[str, ...]
+) -> tuple[dict[str, Tensor], str, str] | None:
     """The tensors of a place without prefix, the prefix as written, and where they lie."""
     holder, where = checkpoint, ".".join(place.path)
     for key in place.path:
@@ -150,8 +160,7 @@ def _tensors_at(checkpoint: dict, place: Place) -> tuple[dict[str, Tensor], str,
         if bare.startswith(place.prefix):
             found[bare.removeprefix(place.prefix)] = value
             written = key[: len(key) - len(bare)] + place.prefix
-    signs = "arch" in checkpoint or any(key.startswith(BACKBONE_SIGNS) for key in found)
-    if not (place.prefix or signs):
+    if not place.prefix and not any(key.startswith(signs) for key in found):
         return None
     return (found, written, where) if found else None
 

@@ -270,6 +270,13 @@ def test_a_network_of_timms_with_the_names_of_a_resnet_is_not_taken_for_one():
         assert found.architecture["type"] == kind
 
 
+def test_a_named_network_is_no_reason_to_take_a_teacher_for_a_student(bare):
+    content = {"arch": "resnet18", "state_dict": put("module.encoder_k.", bare)}
+    with pytest.raises(UserError, match="holds no student; it holds the teacher"):
+        find_backbone(content, "student", "f")
+    assert find_backbone(content, "teacher", "f").coverage.complete
+
+
 def test_teacher_that_is_not_there(bare):
     with pytest.raises(UserError, match="no teacher; it holds the student(.*\n).*convert it first"):
         find_backbone({"state_dict": put("module.encoder_q.", bare)}, "teacher", "f")

@@ -97,8 +97,10 @@ def finetune(
     if cfg.transfer.data != "any":  # data of one's own may move: their labels tell
         request["data"] = None if folder is None else str(folder)
     with alone_in(work_dir):
-        begun = (work_dir / "runs").exists()
-        check_plan(work_dir, request) if begun else open_plan(work_dir, request)
+        if (work_dir / "runs").exists():
+            check_plan(work_dir, request)
+        else:
+            open_plan(work_dir, request)
         batch_note = configure.set_batch(cfg, options)
         if iterations is not None:
             configure.set_iterations(cfg, iterations, options)
