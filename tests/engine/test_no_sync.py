@@ -5,16 +5,12 @@ import json
 import pytest
 import torch
 from mmengine.logging import MessageHub
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from densessl.engine import LARS, pretrain
 from densessl.engine.message_hub import DeferredMessageHub
 from densessl.engine.optim import PrecisionOptimWrapper, TrainableParameters
-from densessl.losses import info_nce
 from densessl.models import BYOL, DenseCL, DenseHead, GlobalHead, MoCo, SimCLR
-from densessl.models.memory import FeatureQueue
-from densessl.transforms.functional import augment_view
 from tests.models.checks import HEAD, PREDICTOR
 from tests.models.tiny import build, views
 from tests.training import write_config
@@ -158,22 +154,3 @@ def test_the_norm_that_is_logged_is_that_before_clipping():
     wrapper._clip_grad()
     expected = torch.cat([grad.flatten() for grad in grads]).norm().item()
     assert wrapper.message_hub.get_scalar("train/grad_norm").current() == pytest.approx(expected)
-
-
-def test_what_only_an_accelerator_runs_asks_it_nothing_either():
-    """Tensors that know their device and shape but have no values: reading one raises."""
-    with FakeTensorMode(), torch.device("cuda"):
-        image = torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
-        flags, numbers, colour = torch.zeros(4, dtype=torch.bool), torch.rand(4), torch.rand(3)
-        order = torch.zeros(4, 4, dtype=torch.long)
-        drawn = (flags, torch.rand(4, 4), order, flags, numbers, numbers)
-        views = augment_view(image, *drawn, colour, colour, kernel_size=5)
-        assert views.device.type == "cuda" and views.shape == image.shape
-        assert views.is_contiguous(memory_format=torch.channels_last)
-        query = torch.rand(9, 8, requires_grad=True)
-        queue = FeatureQueue(5000, 8)
-        loss = info_nce(query, torch.rand(9, 8), queue.features)  # and the gradient with it
-        queue.enqueue(query.detach())
-        assert loss.device.type == queue.pointer.device.type == "cuda"
-        with pytest.raises(Exception, match="_local_scalar_dense"):
-            query.sum().item()
