@@ -106,6 +106,14 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
         names = os.fsencode("\n".join(self.files))  # not every file system's names are UTF-8
         return dict(count=len(self), sha256=hashlib.sha256(names).hexdigest())
 
+    def problem(self, index: int) -> str | None:
+        """Path of image ``index`` and why it cannot be read, or None if it can."""
+        try:
+            read_image(self.read(index))
+        except ImageError as error:
+            return f"{self.path(index)}: {error.reason}"
+        return None
+
     def check(self, samples: int = 64) -> list[str]:
         """Decodes up to ``samples`` evenly spaced images before training.
 
@@ -116,12 +124,7 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
             UserError: If their share is above ``max_broken``.
         """
         picked = np.unique(np.linspace(0, len(self) - 1, min(samples, len(self))).astype(int))
-        problems = []
-        for index in picked:
-            try:
-                read_image(self.read(int(index)))
-            except ImageError as error:
-                problems.append(f"{self.path(int(index))}: {error.reason}")
+        problems = [line for index in picked if (line := self.problem(int(index)))]
         if above_share(self.max_broken, len(problems), len(picked), len(self)):
             raise too_many_broken(problems, len(picked), self.max_broken)
         return problems

@@ -225,9 +225,8 @@ class BrokenImagesHook(Hook):
             if index not in self.broken:
                 self.broken[index] = None
                 if len(self.broken) <= 5:
-                    runner.logger.warning(
-                        f"cannot read {dataset.path(index)}; another image stands in for it"
-                    )
+                    problem = dataset.problem(index) or dataset.path(index)
+                    runner.logger.warning(f"cannot read {problem}; another image stands in for it")
         counts = (len(self.broken), self.seen, len(dataset))
         if self.seen >= min(self.enough, len(dataset)) and above_share(dataset.max_broken, *counts):
             paths = [dataset.path(index) for index in self.broken]

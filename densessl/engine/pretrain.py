@@ -108,6 +108,7 @@ def run(cfg: Config, resume: bool | str) -> Path:
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         broken = dataset.check()
         cfg.model = MODELS.get(cfg.model.type).resolve(cfg.model, len(dataset))
+        make_folder(cfg.work_dir)
         runner = PretrainRunner.from_cfg(cfg, dataset)
         runner.logger.info(f"{len(dataset)} images: {type(dataset).__name__}, {dataset.root}")
         for line in broken:
@@ -134,10 +135,11 @@ def latest_checkpoint(work_dir: str) -> str | None:
     its newest file if the note is lost."""
     folder = Path(work_dir)
     note = folder / "last_checkpoint"
-    noted = Path(note.read_text().strip()) if note.is_file() else Path()
-    for file in (noted, folder / noted.name):
-        if file.is_file():
-            return str(file)
+    if note.is_file():
+        noted = Path(note.read_text().strip())
+        for file in (noted, folder / noted.name):
+            if file.is_file():
+                return str(file)
     files = [file for kind in ("epoch", "iter", "step") for file in folder.glob(f"{kind}_*.pth")]
     return str(max(files, key=lambda file: file.stat().st_mtime)) if files else None
 
@@ -175,7 +177,7 @@ def check_launcher(launcher: str) -> None:
 
 
 def _set_resume(cfg: Config, resume: bool | str) -> None:
-    latest = latest_checkpoint(make_folder(cfg.work_dir))
+    latest = latest_checkpoint(cfg.work_dir)
     if not resume and cfg.get("resume"):
         resume = cfg.get("load_from") or True
     if not resume and latest:

@@ -125,6 +125,8 @@ def test_a_mistake_is_one_readable_message(tmp_path, images, refused, argv, word
     names["misspelt"].write_text("train_cfg = dict(max_epoch=3)")
     message = refused(*(argument.format(**names) for argument in argv))
     assert words.format(**names) in message
+    if "{images}" not in argv:  # nothing was found that could be trained on
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

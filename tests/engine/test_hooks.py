@@ -42,6 +42,7 @@ def test_broken_images_are_named_and_counted(tmp_path, capsys, monkeypatch):
     pretrain(config, work_dir=tmp_path / "run", **{"train_dataloader.dataset.max_broken": 0.5})
     out = capsys.readouterr().out
     assert out.count("another image stands in for it") == 5  # the first five of seven
+    assert out.count("jpg: not an image of a known format; another image") == 5
     assert "of the images seen so far 7 cannot be read" in out
 
 
