@@ -26,6 +26,7 @@ TRANSFER = [
     "onedl-mmsegmentation>=1.4.2,<1.5",
     "pycocotools>=2.0.7",
     "matplotlib>=3.8",
+    "scipy>=1.10",
     "jinja2>=3.1",
 ]
 # lightly is there to be compared with, in tests.

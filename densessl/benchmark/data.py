@@ -14,6 +14,7 @@ from densessl.benchmark.measure import profiled, summary, time_interleaved
 from densessl.benchmark.setup import build_dataset, build_method, images_per_step, our_scope
 from densessl.datasets import collate_views
 from densessl.engine.loop import end_workers
+from densessl.numeric import spaced
 from densessl.structures import SampleKey
 from densessl.threads import one_thread
 from densessl.transforms.decode import read_image
@@ -53,8 +54,7 @@ def worker_cost(
     dataset: Dataset, images: int, repeats: int, trace: str | None = None
 ) -> dict[str, Any]:
     """CPU milliseconds of one image on a worker: all of it, and reading and decoding alone."""
-    picked = torch.linspace(0, len(dataset) - 1, min(images, len(dataset))).long().tolist()
-    keys = [SampleKey(0, 0, index) for index in picked]
+    keys = [SampleKey(0, 0, index) for index in spaced(len(dataset), images)]
     files = [dataset.read(key.index) for key in keys]
     scales = [
         dataset.transform.plan(file, key).scale for file, key in zip(files, keys, strict=True)

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from densessl.datasets.names import Names
 from densessl.errors import UserError
+from densessl.numeric import spaced
 from densessl.registry import DATASETS, TRANSFORMS
 from densessl.structures import SampleKey, ViewBatch
 from densessl.suggest import did_you_mean
@@ -123,8 +124,8 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
         Raises:
             UserError: If their share is above ``max_broken``.
         """
-        picked = np.unique(np.linspace(0, len(self) - 1, min(samples, len(self))).astype(int))
-        problems = [line for index in picked if (line := self.problem(int(index)))]
+        picked = spaced(len(self), samples)
+        problems = [line for index in picked if (line := self.problem(index))]
         if above_share(self.max_broken, len(problems), len(picked), len(self)):
             raise too_many_broken(problems, len(picked), self.max_broken)
         return problems

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 
 from densessl.checkpoint import make_folder
@@ -15,6 +14,7 @@ from densessl.datasets.images import walk_images
 from densessl.demo.scenes import render_scenes
 from densessl.engine.pretrain import pretrain
 from densessl.errors import UserError
+from densessl.numeric import spaced
 from densessl.transfer.export import export_checkpoint
 from densessl.transfer.finetune import finetune
 from densessl.transfer.finetune.data import index_images, read_data, read_ids, read_splits
@@ -194,8 +194,7 @@ def _pretraining_images(data: Path, out: Path, most: int) -> list[str]:
         for name in walk_images(data / folder)
         if Path(name).stem not in kept_out
     ]
-    if len(images) > most:
-        images = [images[i] for i in np.linspace(0, len(images) - 1, most).round().astype(int)]
+    images = [images[i] for i in spaced(len(images), most)]
     (out / "pretraining_images.txt").write_text("\n".join(images) + "\n")
     return images
 

@@ -34,6 +34,7 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
     """
     cfg = deepcopy(config) if isinstance(config, Config) else read_config(config)
     apply_options(cfg, options or {})
+    _name_types(cfg._cfg_dict)
     check_config(cfg)
     return cfg
 
@@ -85,6 +86,8 @@ def apply_options(cfg: Config, options: dict[str, Any]) -> None:
             parent = cfg
             for part in path:
                 parent = _item(parent, part) if isinstance(parent, list) else parent.get(part, {})
+                if not isinstance(parent, dict | list):
+                    raise TypeError(f"{part} is {parent!r}, which has no keys")
             if isinstance(parent, list):  # mmengine merges here, which fails on plain items
                 _item(parent, last)
                 parent[int(last)] = value
@@ -93,8 +96,22 @@ def apply_options(cfg: Config, options: dict[str, Any]) -> None:
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
             raise UserError(
                 f"--cfg-options {key}={value!r} does not fit the config: {error}",
-                "look at the config's structure; items of lists are numbered, e.g. views.0.size",
+                "look at the config's structure; items of lists are numbered from 0, and a preset's "
+                "name is replaced as a whole",
             ) from error
+
+
+def _name_types(value: Any) -> None:
+    """Writes each class that stands as a ``type`` as its path: checkpoints hold the config and no
+    code."""
+    if isinstance(value, dict):
+        kind = value.get("type")
+        if callable(kind) and "<locals>" not in kind.__qualname__:
+            value["type"] = f"{kind.__module__}.{kind.__qualname__}"
+    items = value.values() if isinstance(value, dict) else value
+    for item in items:
+        if isinstance(item, dict | list | tuple):
+            _name_types(item)
 
 
 def _item(items: list[Any], number: str) -> Any:

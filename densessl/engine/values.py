@@ -1,48 +1,43 @@
 """Numbers of a config that are checked before any work: wrong, they fail late or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
 
 from densessl.errors import UserError
-from densessl.numeric import is_real, is_whole
+from densessl.numeric import POSITIVE, POSITIVE_WHOLE, SHARE, WHOLE, Rule, is_whole
 from densessl.structures import SEEDS
 
-# What the values of some dotted keys must be, in words and as a test.
-RULES: dict[str, tuple[Callable[[Any], bool], list[str]]] = {
-    "a whole number above 0": (
-        lambda value: is_whole(value) and value > 0,
-        [
-            *("train_dataloader.batch_size", "optim_wrapper.accumulative_counts"),
-            *("train_cfg.max_epochs", "train_cfg.max_steps", "model.queue_size", "model.grid"),
-            *("model.head.out_channels", "model.dense_head.out_channels"),
-            *("default_hooks.logger.interval", "default_hooks.finite_loss.interval"),
-        ],
-    ),
-    "a whole number, 0 or above": (
-        lambda value: is_whole(value) and value >= 0,
-        ["train_dataloader.num_workers", "model.warmup_steps"],
-    ),
-    f"a whole number from 0 to {SEEDS[-1]}": (
-        lambda value: is_whole(value) and value in SEEDS,
-        ["randomness.seed"],
-    ),
-    "a number above 0": (
-        lambda value: is_real(value) and value > 0,
-        ["optim_wrapper.optimizer.lr", "optim_wrapper.clip_grad.max_norm", "model.temperature"],
-    ),
-    "a number from 0 to 1": (
-        lambda value: is_real(value) and 0 <= value <= 1,
-        [
-            *("model.momentum", "model.end_momentum", "model.loss_lambda"),
-            *("model.dense.loss_lambda", "train_dataloader.dataset.max_broken"),
-        ],
-    ),
+SEED = Rule(f"a whole number from 0 to {SEEDS[-1]}", lambda v: is_whole(v) and v in SEEDS)
+RULES = {
+    "train_dataloader.batch_size": POSITIVE_WHOLE,
+    "train_dataloader.num_workers": WHOLE,
+    "train_dataloader.dataset.max_broken": SHARE,
+    "optim_wrapper.accumulative_counts": POSITIVE_WHOLE,
+    "optim_wrapper.optimizer.lr": POSITIVE,
+    "optim_wrapper.clip_grad.max_norm": POSITIVE,
+    "train_cfg.max_epochs": POSITIVE_WHOLE,
+    "train_cfg.max_steps": POSITIVE_WHOLE,
+    "default_hooks.logger.interval": POSITIVE_WHOLE,
+    "default_hooks.finite_loss.interval": POSITIVE_WHOLE,
+    "randomness.seed": SEED,
 }
-MAY_BE_NONE = {
-    *("train_cfg.max_steps", "model.queue_size", "model.grid", "model.end_momentum"),
-    *("optim_wrapper.clip_grad.max_norm", "randomness.seed"),
+# Of methods, heads, matches and losses alike: whatever stands below ``model`` under these names.
+MODEL_RULES = {
+    "temperature": POSITIVE,
+    "momentum": SHARE,
+    "end_momentum": SHARE,
+    "loss_lambda": SHARE,
+    "queue_size": POSITIVE_WHOLE,
+    "num_negatives": POSITIVE_WHOLE,
+    "num_pairs": POSITIVE_WHOLE,
+    "out_channels": POSITIVE_WHOLE,
+    "grid": POSITIVE_WHOLE,
+    "warmup_steps": WHOLE,
+}
+MAY_BE_NONE = {"max_steps", "max_norm", "seed"} | {
+    *("queue_size", "num_negatives", "grid", "end_momentum")
 }
 SECTIONS = ("model", "train_dataloader", "train_dataloader.dataset", "train_cfg", "optim_wrapper")
 MISSING = object()
@@ -53,6 +48,15 @@ def _at(cfg: Config, key: str) -> Any:
     for part in key.split("."):
         value = value.get(part, MISSING) if isinstance(value, dict | Config) else MISSING
     return value
+
+
+def _of_model(part: dict, where: str = "model") -> Iterator[tuple[str, Any, Rule]]:
+    """Dotted key, value and rule of what ``MODEL_RULES`` knows; backbones may be of any project."""
+    for name, value in part.items():
+        if name in MODEL_RULES:
+            yield f"{where}.{name}", value, MODEL_RULES[name]
+        elif isinstance(value, dict) and name != "backbone":
+            yield from _of_model(value, f"{where}.{name}")
 
 
 def check_values(cfg: Config) -> None:
@@ -68,10 +72,8 @@ def check_values(cfg: Config) -> None:
                 f"{key} is {'missing' if value is MISSING else repr(value)}.",
                 "give a dict, as the shipped configs do; one of your own begins with _base_",
             )
-    for words, (fits, keys) in RULES.items():
-        for key in keys:
-            value = _at(cfg, key)
-            if value is MISSING or value is None and key in MAY_BE_NONE:
-                continue
-            if not fits(value):
-                raise UserError(f"{key} is {value!r}.", f"give {words}")
+    ruled = [(key, _at(cfg, key), rule) for key, rule in RULES.items()]
+    for key, value, rule in [*ruled, *_of_model(cfg.model)]:
+        absent = value is MISSING or value is None and key.rpartition(".")[2] in MAY_BE_NONE
+        if not absent and not rule.fits(value):
+            raise UserError(f"{key} is {value!r}.", f"give {rule.words}")

@@ -24,8 +24,7 @@ def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 
 
     Source: 1503.03832, with distances that are not squared, as in 1703.07737.
     """
-    near, far = _distance(anchor, positive), _distance(anchor, negative)
-    return F.relu(near - far + margin).mean()
+    return F.triplet_margin_loss(anchor, positive, negative, margin, eps=0.0)
 
 
 @full_precision
@@ -52,9 +51,3 @@ def batch_hard_triplet(
         same = (group[:, None] == group).repeat(2, 2)
         hardest = (z @ z.T).masked_fill(same, -torch.inf).argmax(1)
     return triplet(z, z.roll(len(z1), 0), z[hardest], margin)
-
-
-def _distance(one: Tensor, two: Tensor) -> Tensor:
-    """Euclidean distances of rows, whose gradient is 0 where they coincide."""
-    squared = (one - two).square().sum(1)
-    return squared.clamp(min=torch.finfo(squared.dtype).tiny).sqrt()

@@ -13,7 +13,7 @@ from densessl.suggest import did_you_mean
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.importers import HEADS, recognise, take
 from densessl.transfer.targets import get_target
-from densessl.transfer.targets.base import EXPORT_FORMAT, is_mm
+from densessl.transfer.targets.base import EXPORT_FORMAT, is_mm, kind_of
 from densessl.transfer.targets.openmmlab import bare
 
 IMAGENET_INPUT = {
@@ -66,7 +66,7 @@ class SourceBackbone:
         Raises:
             UserError: As ``SplitResNet.joined``.
         """
-        if self.architecture["type"].rpartition(".")[2] != "SplitResNet":
+        if kind_of(self.architecture) != "SplitResNet":
             return self
         split = self.build()
         state, depth, notes = split.joined().state_dict(), split.depth, list(self.notes)
@@ -198,8 +198,7 @@ def _source(layout: str, architecture: dict, state: dict, meta: dict) -> SourceB
 
 def _inner_prefix(architecture: dict) -> str:
     """Another project's model lies under ``model`` in our wrapper; a ResNet is its own wrapper."""
-    wrappers = ("TimmBackbone", "MMBackbone")
-    return "model." if architecture["type"].rpartition(".")[2] in wrappers else ""
+    return "model." if kind_of(architecture) in ("TimmBackbone", "MMBackbone") else ""
 
 
 def _bare_state(architecture: dict) -> dict[str, Tensor]:

@@ -15,9 +15,6 @@ TASK_NAMES = {
     "segmentation": "Segmenter",
 }
 
-# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
-_T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
-
 
 @dataclass(frozen=True)
 class Score:
@@ -116,6 +113,8 @@ def difference(score: Score, reference: Score) -> str:
         score: The initialisation in question.
         reference: The baseline.
     """
+    from scipy.stats import t as student_t  # comes with the mm packages; ``Score`` does without
+
     gain = score.mean - reference.mean
     points = f"{signed(gain)} points"
     if min(score.n, reference.n) < 2:
@@ -125,9 +124,8 @@ def difference(score: Score, reference: Score) -> str:
     error = math.sqrt(squares / freedom * (1 / score.n + 1 / reference.n))
     if gain == 0 or abs(gain) < 2 * error:
         return f"{points}, within seed noise"
-    quantile = _T95[freedom - 1] if freedom <= len(_T95) else 1.96 + 2.6 / freedom
     verb = "helped" if gain > 0 else "hurt"
-    if abs(gain) < quantile * error:
+    if abs(gain) < student_t.ppf(0.975, freedom) * error:  # two-sided, 95 %
         return f"{points}, it probably {verb} (too few seeds to be sure)"
     return f"{points}, it {verb}"
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from densessl.errors import UserError
-from densessl.numeric import is_real, is_whole
+from densessl.numeric import POSITIVE_WHOLE, SHARE, WHOLE, Rule, is_real, is_whole
 from densessl.registry import TRANSFORMS
 from densessl.structures import SampleKey, ViewRecord
 from densessl.suggest import did_you_mean
@@ -45,27 +45,24 @@ def _numbers(value, count: int) -> bool:
     return isinstance(value, Sequence) and len(value) == count and all(map(is_real, value))
 
 
-# What the options of a view must be, in words and as a test.
+# What the options of a view must be.
+_PROB = ("flip_prob", "jitter_prob", "gray_prob", "blur_prob", "solarize_prob", "square")
 RULES = {
-    "two numbers, 0 < lowest <= highest <= 1": (
+    "scale": Rule(
+        "two numbers, 0 < lowest <= highest <= 1",
         lambda v: _numbers(v, 2) and 0 < v[0] <= v[1] <= 1,
-        ("scale",),
     ),
-    "two numbers, 0 < lowest <= highest": (
-        lambda v: _numbers(v, 2) and 0 < v[0] <= v[1],
-        ("ratio",),
+    "ratio": Rule(
+        "two numbers, 0 < lowest <= highest", lambda v: _numbers(v, 2) and 0 < v[0] <= v[1]
     ),
-    "four numbers, 0 or above, the last one 0.5 at most": (
+    "jitter": Rule(
+        "four numbers, 0 or above, the last one 0.5 at most",
         lambda v: _numbers(v, 4) and min(v) >= 0 and v[3] <= 0.5,
-        ("jitter",),
     ),
-    "a number from 0 to 1": (
-        lambda v: is_real(v) and 0 <= v <= 1,
-        ("flip_prob", "jitter_prob", "gray_prob", "blur_prob", "solarize_prob", "square"),
-    ),
-    "'bilinear' or 'bicubic'": (lambda v: v in ("bilinear", "bicubic"), ("interpolation",)),
-    "a whole number above 0": (lambda v: is_whole(v) and v > 0, ("size", "grid", "patch")),
-    "a whole number, 0 or above": (lambda v: is_whole(v) and v >= 0, ("stride",)),
+    "interpolation": Rule("'bilinear' or 'bicubic'", lambda v: v in ("bilinear", "bicubic")),
+    **dict.fromkeys(_PROB, SHARE),
+    **dict.fromkeys(("size", "grid", "patch"), POSITIVE_WHOLE),
+    "stride": WHOLE,
 }
 
 
@@ -114,14 +111,13 @@ class View:
     shuffle: bool = False
 
     def __post_init__(self):
-        for words, (fits, names) in RULES.items():
-            for name in names:
-                if not fits(getattr(self, name)):
-                    raise UserError(
-                        f"{name} of a view in train_dataloader.dataset.transform is "
-                        f"{getattr(self, name)!r}.",
-                        f"give {words}",
-                    )
+        for name, rule in RULES.items():
+            if not rule.fits(getattr(self, name)):
+                raise UserError(
+                    f"{name} of a view in train_dataloader.dataset.transform is "
+                    f"{getattr(self, name)!r}.",
+                    f"give {rule.words}",
+                )
         if self.stride:
             steps, rest = divmod(self.size - self.patch, self.stride)
             if rest or steps < 1 or self.grid != 1:

@@ -10,14 +10,10 @@ from matplotlib.figure import Figure
 
 from densessl.datasets.images import existing, walk_images
 from densessl.errors import UserError
+from densessl.numeric import spaced
 from densessl.transforms.decode import ImageError
 
 SIDE = 2.2  # inches of a picture
-
-
-def spaced(total: int, count: int) -> list[int]:
-    """``count`` numbers below ``total``, evenly spaced from the first to the last."""
-    return sorted({*np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()})
 
 
 def some_images(folder: str | Path, count: int) -> list[Path]:

@@ -10,10 +10,11 @@ from mmengine.registry import DefaultScope
 from densessl.datasets import collate_views
 from densessl.engine.config import load_config, use_images
 from densessl.models.preprocessor import ViewPreprocessor
+from densessl.numeric import spaced
 from densessl.registry import DATASETS
 from densessl.structures import SampleKey
 from densessl.transforms.decode import read_image
-from densessl.visualization.pictures import grid_of_axes, named_if_broken, show, spaced
+from densessl.visualization.pictures import grid_of_axes, named_if_broken, show
 
 COLOURS = ("#d55e00", "#0072b2", "#008a63", "#b4578f", "#a87400", "#2b8fc7")
 MOST = 10  # views in a row

@@ -7,7 +7,10 @@ from mmengine.config import Config
 
 from densessl.engine.checks import check_config
 from densessl.engine.config import load_config, set_runtime_defaults
+from densessl.engine.hooks import BrokenImagesHook
 from densessl.errors import UserError
+from densessl.models.backbones import ResNet
+from densessl.registry import MODELS
 
 CONFIG = "densecl/densecl_r18_1xb64-coslr-100e_folder.py"
 
@@ -126,6 +129,7 @@ def test_a_right_key_passes(shipped, key):
         ("model.temperature", 0, "a number above 0"),
         ("optim_wrapper.optimizer.lr", "high", "a number above 0"),
         ("model.momentum", 2, "a number from 0 to 1"),
+        ("model.dense_head.out_channels", 0, "a whole number above 0"),
         ("model.momentum", None, "a number from 0 to 1"),
         ("train_cfg", 7, "give a dict"),
     ],
@@ -134,6 +138,19 @@ def test_a_number_that_cannot_be_is_named(shipped, key, value, words):
     with pytest.raises(UserError) as caught:
         load_config(shipped, {key: value})
     assert caught.value.problem == f"{key} is {value!r}." and words in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "config, key, value",
+    [
+        ("simclr_r18_1xb64-coslr-100e_folder", "model.loss.temperature", 0),
+        ("byol-dense_r18_1xb64-coslr-100e_folder", "model.dense.warmup_steps", -3),
+        ("byol-dense_r18_1xb64-coslr-100e_folder", "model.dense.head.out_channels", 0.5),
+    ],
+)
+def test_numbers_of_any_part_of_the_model_are_checked(config, key, value):
+    with pytest.raises(UserError, match=f"{key} is {value}"):
+        load_config(config, {key: value})
 
 
 @pytest.mark.parametrize(
@@ -217,6 +234,21 @@ def test_a_broken_file_is_reported_with_its_path(tmp_path, text):
 def test_an_option_that_leads_nowhere_is_reported(shipped, key):
     with pytest.raises(UserError, match=key):
         load_config(shipped, {key: 1})
+
+
+def test_an_option_below_a_name_says_that_it_has_no_keys(shipped):
+    with pytest.raises(UserError, match="0 is 'moco_v2', which has no keys"):
+        load_config(shipped, {"train_dataloader.dataset.transform.views.0.size": 50})
+
+
+def test_classes_in_place_of_names_become_their_paths(shipped):
+    cfg = deepcopy(shipped)
+    cfg.model.backbone.type = ResNet
+    cfg.custom_hooks = [dict(type=BrokenImagesHook)]
+    loaded = load_config(cfg)
+    assert loaded.model.backbone.type == "densessl.models.backbones.resnet.ResNet"
+    assert loaded.custom_hooks[0].type == "densessl.engine.hooks.BrokenImagesHook"
+    assert isinstance(MODELS.build(loaded.model.backbone), ResNet)
 
 
 def test_a_given_config_is_copied_and_checked(shipped):

@@ -15,7 +15,7 @@ CASES = {
     "batch_nce": [dict(temperature=0.2), dict(temperature=1.0), dict(temperature=0.2, group=GROUP)],
     "barlow_twins": [dict(lambd=0.0051), dict(lambd=0.3)],
     "vicreg": [dict(), dict(sim_weight=1, var_weight=2, cov_weight=3)],
-    "batch_hard_triplet": [dict(margin=0.3), dict(margin=0.0), dict(margin=0.3, group=GROUP)],
+    "batch_hard_triplet": [dict(margin=0.3), dict(margin=0.1), dict(margin=0.3, group=GROUP)],
 }
 
 

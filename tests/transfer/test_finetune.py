@@ -43,6 +43,7 @@ VOC_C4 = "faster-rcnn_r50-c4_24k_voc0712"
         ({"optim_wrapper.optimizer.lrr": 1}, "no key 'lrr'.*'lr'"),
         ({"param_scheduler.7.end": 1}, "list of 2 items"),
         ({"something_new": 1}, "no key 'something_new'"),
+        ({"model.backbone.depth.deeper": 1}, "model.backbone.depth holds no keys"),
     ],
 )
 def test_misspelt_options_are_named(options, message):
@@ -60,6 +61,8 @@ def test_options_reach_the_config_and_new_arguments_pass():
     options = {"optim_wrapper.optimizer.lr": 0.5, "optim_wrapper.optimizer.amsgrad": True}
     optimizer = load_config("fcn_small", options).optim_wrapper.optimizer
     assert optimizer.lr == 0.5 and optimizer.amsgrad is True
+    strides = load_config("fcos_fpn_small", {"model.bbox_head.strides.0": 4}).model.bbox_head.strides
+    assert strides[0] == 4
 
 
 def test_wrong_configs(tmp_path):

@@ -12,12 +12,12 @@ from torch import nn
 from densessl.datasets import ImageFolder, collate_views
 from densessl.errors import UserError
 from densessl.models.preprocessor import ViewPreprocessor
+from densessl.numeric import spaced
 from densessl.structures import SampleKey
 from densessl.transforms import MultiView
 from densessl.visualization import show_correspondence, show_features, show_views
 from densessl.visualization.correspondence import ALONE, RIGHT, WRONG
 from densessl.visualization.features import components
-from densessl.visualization.pictures import spaced
 from tests.training import REPO, write_config, write_images
 from tests.transfer.checkpoints import write_checkpoint
 
@@ -57,7 +57,8 @@ def colour_counts(figure):
 
 
 def test_spaced_begins_with_the_first_and_ends_with_the_last():
-    assert spaced(10, 3) == [0, 4, 9] and spaced(2, 5) == [0, 1] and spaced(7, 1) == [0]
+    assert spaced(10, 3) == [0, 4, 9] and spaced(2, 5) == [0, 1]
+    assert spaced(7, 1) == [0] and spaced(0, 3) == []
 
 
 def test_cells_that_know_their_place_are_confirmed(slopes):

@@ -52,7 +52,7 @@ class AMDIM(Method):
         self.clip = clip
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
-        maps = self.backbone(torch.cat(self.two_views(batch)))  # of 2B images
+        maps = self.backbone(torch.cat(self.views_of(batch, 2)))  # of 2B images
         f7 = self.embed_7(pool_to_grid(maps[0], 7)).flatten(2)  # (2B, C, 49)
         f5 = self.embed_5(pool_to_grid(maps[1], 5)).flatten(2)  # (2B, C, 25)
         f1 = self.embed_1(maps[-1].mean(dim=(2, 3)))  # (2B, C)

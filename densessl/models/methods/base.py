@@ -111,10 +111,6 @@ class Method(BaseModel, metaclass=ABCMeta):
             ]
         return []
 
-    def two_views(self, batch: ViewBatch) -> tuple[Tensor, Tensor]:
-        """The two views of ``batch``; see ``views_of``."""
-        return self.views_of(batch, 2)
-
     def augment(self, batch: PackedBatch) -> ViewBatch:
         """What the loader gave, as ``loss`` wants it: float views on the device."""
         return self.data_preprocessor(batch, True)["batch"]

@@ -47,7 +47,7 @@ class BYOL(Method):
         )
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
-        views = self.two_views(batch)
+        views = self.views_of(batch, 2)
         with torch.no_grad():  # first: what it takes is free again for the student's activations
             key_maps, (k1, k2) = zip(*(self.encode(self.teacher, v) for v in views), strict=True)
         maps, (z1, z2) = zip(*(self.encode(self, view) for view in views), strict=True)

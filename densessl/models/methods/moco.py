@@ -71,7 +71,7 @@ class MoCo(Method):
     def augment(self, batch: PackedBatch) -> ViewBatch:
         """Shuffle-BN: key views travel as bytes, and are augmented where they are encoded."""
         batch = self.data_preprocessor.cast_data(batch)
-        query_view, key_view = self.two_views(batch)
+        query_view, key_view = self.views_of(batch, 2)
         query_record, key_record = batch.records
         key_view, *drawn = BatchShuffle(len(key_view), self.step).shuffle(key_view, *key_record)
         views, records = (query_view, key_view), (query_record, ViewRecord(*drawn))
@@ -79,7 +79,7 @@ class MoCo(Method):
         return augmented._replace(records=batch.records)
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
-        query_view, key_view = self.two_views(batch)
+        query_view, key_view = self.views_of(batch, 2)
         # First: what it takes is free again for the student's activations.
         key, *dense_keys = self.encode_keys(key_view)
         features = self.backbone(query_view)[-1]

@@ -59,7 +59,7 @@ class NNCLR(Method):
         )
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
-        z1, z2 = (self.head(self.backbone(view)[-1]) for view in self.two_views(batch))
+        z1, z2 = (self.head(self.backbone(view)[-1]) for view in self.views_of(batch, 2))
         p1, p2 = l2_normalize(self.predictor(z1)), l2_normalize(self.predictor(z2))
         z1, z2 = l2_normalize(z1.detach()), l2_normalize(z2.detach())
         self.queue.remember(z1)

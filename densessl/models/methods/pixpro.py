@@ -66,7 +66,7 @@ class PixPro(Method):
         self.instance_weight = instance_weight
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
-        views = self.two_views(batch)
+        views = self.views_of(batch, 2)
         with torch.no_grad():  # first: what it takes is free again for the student's activations
             teacher_maps = [self.teacher.backbone(view)[-1] for view in views]
             x1, x2 = (self.teacher.head(m).flatten(2) for m in teacher_maps)

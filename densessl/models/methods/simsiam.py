@@ -35,7 +35,7 @@ class SimSiam(Method):
         self.predictor = self.build_head(predictor, self.head.out_channels)
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
-        z1, z2 = (self.head(self.backbone(view)[-1]) for view in self.two_views(batch))
+        z1, z2 = (self.head(self.backbone(view)[-1]) for view in self.views_of(batch, 2))
         p1, p2 = self.predictor(z1), self.predictor(z2)
         loss = (negative_cosine(p1, z2.detach()) + negative_cosine(p2, z1.detach())) / 2
         return {"loss": loss, **health(z1, z2)}

@@ -45,7 +45,7 @@ class TwoView(Method):
         attach_dense(self, dense)
 
     def loss(self, batch: ViewBatch) -> dict[str, Tensor]:
-        maps = self.each(lambda view: self.backbone(view)[-1], *self.two_views(batch))
+        maps = self.each(lambda view: self.backbone(view)[-1], *self.views_of(batch, 2))
         z1, z2 = self.each(self.head, *maps)
         losses = {"loss": self.compare(z1, z2)}
         if self.dense is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
-from densessl.engine.config import config_folder, read_config
+from densessl.engine.config import apply_options, config_folder, read_config
 from densessl.engine.values import check_values
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
@@ -78,13 +78,7 @@ def apply_option(cfg: Config, key: str, value: Any) -> None:
                 )
             break
         place = place[part]
-    try:
-        cfg.merge_from_dict({key: value})
-    except TypeError as error:
-        raise UserError(
-            f"--cfg-options {key}={value!r} does not fit the config: {error}",
-            "Write a config that inherits from this one.",
-        ) from error
+    apply_options(cfg, {key: value})
 
 
 def fit_data(cfg: Config, data: LabelledData) -> None:

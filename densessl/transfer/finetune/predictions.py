@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
+from densessl.numeric import spaced
 from densessl.transforms.decode import read_image
 
 SAMPLES = 4
@@ -53,8 +54,7 @@ def draw_samples(model: nn.Module, dataset, out_dir: Path, truth_dir: Path) -> d
 def _choose(dataset) -> list[int]:
     """Evenly spaced images; for detectors only such with objects."""
     indices = [i for i in range(len(dataset)) if dataset.get_data_info(i).get("instances", True)]
-    places = np.linspace(0, len(indices) - 1, min(SAMPLES, len(indices))).round().astype(int)
-    return [indices[place] for place in places]
+    return [indices[place] for place in spaced(len(indices), SAMPLES)]
 
 
 def _predicted(picture: Image.Image, sample, classes: list[str]) -> Image.Image:

@@ -130,9 +130,8 @@ def as_resnet(architecture: dict, target: str, dilated: bool = False) -> dict:
 
 
 def kind_of(architecture: dict) -> str:
-    """The backbone's class, without the registry's name; a config may hold the class itself."""
-    kind = architecture["type"]
-    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
+    """The backbone's class, without the registry's name or the class's module."""
+    return architecture["type"].rpartition(".")[2]
 
 
 def is_mm(architecture: dict) -> bool:
