@@ -1,10 +1,14 @@
 """What the tools' command lines share; a value that cannot be used ends them with code 2."""
 
 import argparse
+import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 from mmengine.config import DictAction
 
+from densessl.errors import UserError
 from densessl.structures import SEEDS
 from densessl.suggest import did_you_mean
 
@@ -25,6 +29,20 @@ class Parser(argparse.ArgumentParser):
             known = {option for parser in parsers for option in parser._option_string_actions}
             message += did_you_mean(unknown.split()[0], sorted(known))
         super().error(message)
+
+
+def tool(main: Callable[..., int]) -> Callable[..., int]:
+    """Ends a tool's ``main`` with a message and code 2 where the user can mend what is wrong."""
+
+    @wraps(main)
+    def run(argv: list[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except UserError as error:
+            print(f"\nerror: {error}", file=sys.stderr)
+            return 2
+
+    return run
 
 
 def positive(text: str) -> int:

@@ -18,8 +18,7 @@ from densessl.benchmark import (
 )
 from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
-from densessl.errors import UserError
-from densessl.options import Parser, add_cfg_options, natural, output_file, positive
+from densessl.options import Parser, add_cfg_options, natural, output_file, positive, tool
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -88,6 +87,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict:
     return benchmark_end_to_end(cfg, device, args.steps, args.warmup)
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     device = torch.device(
@@ -97,9 +97,6 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(args.threads)
     try:
         result = measure(args, device)
-    except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 2
     except Stopped as stop:
         # Its checkpoint lay in a temporary folder.
         print("\nStopped: nothing was measured, nothing is kept.", file=sys.stderr)

@@ -12,8 +12,7 @@ from densessl.benchmark import record, table, write
 from densessl.benchmark.peers import RECIPE, compare_data, compare_step
 from densessl.engine.optim import PRECISIONS
 from densessl.environment import package_versions
-from densessl.errors import UserError
-from densessl.options import Parser, add_cfg_options, output_file, positive
+from densessl.options import Parser, add_cfg_options, output_file, positive, tool
 
 INSTALL = "pip install --no-build-isolation onedl-mmpretrain lightly"
 
@@ -33,6 +32,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     device = "cpu"
@@ -44,9 +44,6 @@ def main(argv: list[str] | None = None) -> int:
             result = compare_step(device, args.rounds, args.precision, args.cfg_options)
     except ImportError as error:
         print(f"\nerror: {error}.\nWhat to do: {INSTALL}", file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
         return 2
     result["versions"] = package_versions(("onedl-mmpretrain", "lightly"))
     print(table(result))

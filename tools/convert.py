@@ -3,9 +3,10 @@
 import sys
 from collections.abc import Sequence
 
-from densessl.options import Parser, output_file
+from densessl.options import Parser, output_file, tool
 
 
+@tool
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 if everything matched, 1 on a gap (nothing is written), 2 on a user's mistake."""
     parser = Parser(description=__doc__)
@@ -25,16 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    from densessl.errors import UserError
     from densessl.transfer.export import export_checkpoint
 
-    try:
-        report = export_checkpoint(
-            args.checkpoint, args.output, args.to, args.which, args.trust, args.architecture
-        )
-    except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 2
+    report = export_checkpoint(
+        args.checkpoint, args.output, args.to, args.which, args.trust, args.architecture
+    )
     print(report.table())
     print()
     print(report.summary())

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from densessl.errors import UserError
-from densessl.options import Parser, add_architecture, natural, output_file, positive, seed
+from densessl.options import Parser, add_architecture, natural, output_file, positive, seed, tool
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -90,20 +90,17 @@ def read_results(paths: list[str]) -> list[dict]:
     return results
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     args = vars(parse(argv))
     tables, out = args.pop("table"), args.pop("out")
     from densessl.evaluation import evaluate, table
     from densessl.transfer.finetune.plan import write_json
 
-    try:
-        if tables:
-            print(table(read_results(tables)))
-            return 0
-        result = evaluate(args.pop("checkpoint"), args.pop("data"), **args)
-    except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 2
+    if tables:
+        print(table(read_results(tables)))
+        return 0
+    result = evaluate(args.pop("checkpoint"), args.pop("data"), **args)
     tasks = {task: each for task, each in result["data"].items() if task != "name"}
     for each in tasks.values():
         for line in each["broken"]:

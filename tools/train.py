@@ -11,8 +11,7 @@ from densessl.engine.config import load_config
 from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
 from densessl.engine.pretrain import LAUNCHERS, pretrain
-from densessl.errors import UserError
-from densessl.options import Parser, add_cfg_options, seed
+from densessl.options import Parser, add_cfg_options, seed, tool
 from densessl.transfer.targets.base import natural_target
 
 GO_ON = "Go on with the same command and --resume"
@@ -41,6 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
@@ -54,9 +54,6 @@ def main(argv: list[str] | None = None) -> int:
             seed=args.seed,
             launcher=args.launcher,
         )
-    except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 2
     except Stopped as stop:
         if is_main_process():
             print(f"\nStopped. Checkpoint: {stop.checkpoint}\n{GO_ON}", file=sys.stderr)

@@ -5,7 +5,7 @@ import json
 import sys
 
 from densessl.errors import UserError
-from densessl.options import Parser, add_cfg_options, positive, seed
+from densessl.options import Parser, add_cfg_options, positive, seed, tool
 from densessl.transfer.finetune import finetune
 from densessl.transfer.finetune.inits import RANDOM, SUPERVISED
 
@@ -72,6 +72,7 @@ def read_inits(texts: list[str]) -> dict[str, str]:
     return inits
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
@@ -88,9 +89,6 @@ def main(argv: list[str] | None = None) -> int:
             jobs=args.jobs,
             trust=args.trust,
         )
-    except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 2
     except SystemExit as stop:  # Ctrl-C or SIGTERM
         return int(stop.code)
     failed = [run for run in json.loads(path.read_text())["runs"] if run["status"] == "failed"]

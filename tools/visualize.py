@@ -13,6 +13,7 @@ from densessl.options import (
     output_file,
     positive,
     seed,
+    tool,
 )
 
 
@@ -63,22 +64,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@tool
 def main(argv: list[str] | None = None) -> int:
     args = vars(parse(argv))
     what, out = args.pop("what"), Path(args.pop("out"))
     try:
-        try:
-            from densessl import visualization
-        except ImportError as error:
-            raise UserError(
-                f"Pictures need matplotlib: {error}.", "pip install matplotlib"
-            ) from error
-        if what == "features":
-            args["sources"] = dict(args["sources"])
-        figure = getattr(visualization, f"show_{what}")(**args)
-    except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 2
+        from densessl import visualization
+    except ImportError as error:
+        raise UserError(f"Pictures need matplotlib: {error}.", "pip install matplotlib") from error
+    if what == "features":
+        args["sources"] = dict(args["sources"])
+    figure = getattr(visualization, f"show_{what}")(**args)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
     print(f"Picture: {out}")

@@ -96,8 +96,8 @@ def apply_options(cfg: Config, options: dict[str, Any]) -> None:
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
             raise UserError(
                 f"--cfg-options {key}={value!r} does not fit the config: {error}",
-                "look at the config's structure; items of lists are numbered from 0, and a preset's "
-                "name is replaced as a whole",
+                "look at the config's structure; items of lists are numbered from 0, and a "
+                "preset's name is replaced as a whole",
             ) from error
 
 

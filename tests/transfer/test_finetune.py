@@ -61,8 +61,8 @@ def test_options_reach_the_config_and_new_arguments_pass():
     options = {"optim_wrapper.optimizer.lr": 0.5, "optim_wrapper.optimizer.amsgrad": True}
     optimizer = load_config("fcn_small", options).optim_wrapper.optimizer
     assert optimizer.lr == 0.5 and optimizer.amsgrad is True
-    strides = load_config("fcos_fpn_small", {"model.bbox_head.strides.0": 4}).model.bbox_head.strides
-    assert strides[0] == 4
+    cfg = load_config("fcos_fpn_small", {"model.bbox_head.strides.0": 4})
+    assert cfg.model.bbox_head.strides[0] == 4
 
 
 def test_wrong_configs(tmp_path):
