@@ -6,24 +6,21 @@ A checkpoint is a pickle, and a pickle can run code. Every file is therefore rea
 
 import argparse
 import difflib
-import os
 import pickle
 import re
-import shutil
 import struct
-import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from densessl.errors import UserError
+from densessl.files import examples, open_atomically, readable_size
 
 CHECKPOINT_FORMAT = "densessl/1"  # ``meta.format`` of what training writes
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".pkl", ".torch", ".safetensors")
@@ -114,120 +111,7 @@ def load_checkpoint(path: str | Path, trust: bool = False, map_location: Any = "
     Raises:
         UserError: The file is missing, empty, truncated, no checkpoint, or contains code.
     """
-    return _read(Path(path).expanduser(), map_location, trust)
-
-
-def install_safe_loader() -> None:
-    """Makes mmengine read every local checkpoint with :func:`load_checkpoint`.
-
-    mmengine's own loader retries a refused file with the full unpickler. Afterwards
-    ``Runner.resume``, ``load_from`` and ``init_cfg=dict(type="Pretrained")`` refuse such files.
-    """
-    from mmengine.runner import CheckpointLoader
-
-    def load_from_local_file(filename: str, map_location: Any = None) -> dict:
-        return _read(Path(filename).expanduser(), map_location, trust=False)
-
-    # "" is the prefix of every path without a scheme.
-    CheckpointLoader.register_scheme("", load_from_local_file, force=True)
-
-
-def make_folder(path: str | Path) -> Path:
-    """A folder, with those above it.
-
-    Raises:
-        UserError: It cannot be made.
-    """
-    path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"The folder {path} cannot be made: {error.strerror}.", "Choose another."
-        ) from error
-    return path
-
-
-def check_free_space(folder: str | Path, needed_bytes: int, what: str) -> None:
-    """Says before starting that the disk is too full.
-
-    Args:
-        folder: Where something is to be written; need not exist yet.
-        needed_bytes: How much will be written there.
-        what: What it is, as it should read in the message ("5 checkpoints").
-
-    Raises:
-        UserError: Less than ``needed_bytes`` are free.
-    """
-    existing = Path(folder).expanduser().absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
-    if free < needed_bytes:
-        raise UserError(
-            f"Not enough room on the disk of {folder}: {what} need {_size(needed_bytes)}, "
-            f"{_size(free)} are free.",
-            "Free some space, or choose a folder on another disk.",
-        )
-
-
-def save_atomically(obj: Any, path: str | Path) -> None:
-    """``torch.save`` that leaves either the whole new file or what was there before.
-
-    Args:
-        obj: What to save.
-        path: The file; its folder is created, an existing file is replaced.
-
-    Raises:
-        UserError: The file cannot be written (disk full, no permission).
-    """
-    with open_atomically(path) as file:
-        torch.save(obj, file)
-
-
-@contextmanager
-def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
-    """Opens a file beside ``path`` for writing and moves it onto ``path`` when the block succeeds.
-
-    Args:
-        path: The file to write; its folder is created.
-
-    Yields:
-        A binary file.
-
-    Raises:
-        UserError: The file cannot be written (disk full, no permission).
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; a checkpoint gets what open() would have given it.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-        temporary = None
-    except (OSError, RuntimeError) as error:
-        # torch's writer may turn the disk's error into a RuntimeError raised while handling it.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
-            raise
-        raise UserError(
-            f"{path} could not be written: {cause.strerror or cause}.",
-            "Check the room on the disk and the permissions of the folder, or choose another one.",
-        ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _read(path: Path, map_location: Any, trust: bool) -> dict:
+    path = Path(path).expanduser()
     _check_is_file(path)
     try:
         if path.suffix == ".safetensors":
@@ -255,6 +139,35 @@ def _read(path: Path, map_location: Any, trust: bool) -> dict:
     return checkpoint
 
 
+def install_safe_loader() -> None:
+    """Makes mmengine read every local checkpoint with :func:`load_checkpoint`.
+
+    mmengine's own loader retries a refused file with the full unpickler. Afterwards
+    ``Runner.resume``, ``load_from`` and ``init_cfg=dict(type="Pretrained")`` refuse such files.
+    """
+    from mmengine.runner import CheckpointLoader
+
+    def load_from_local_file(filename: str, map_location: Any = None) -> dict:
+        return load_checkpoint(filename, map_location=map_location)
+
+    # "" is the prefix of every path without a scheme.
+    CheckpointLoader.register_scheme("", load_from_local_file, force=True)
+
+
+def save_atomically(obj: Any, path: str | Path) -> None:
+    """``torch.save`` that leaves either the whole new file or what was there before.
+
+    Args:
+        obj: What to save.
+        path: The file; its folder is created, an existing file is replaced.
+
+    Raises:
+        UserError: The file cannot be written (disk full, no permission).
+    """
+    with open_atomically(path) as file:
+        torch.save(obj, file)
+
+
 def _check_is_file(path: Path) -> None:
     if path.is_file():
         if path.stat().st_size == 0:
@@ -268,7 +181,7 @@ def _check_is_file(path: Path) -> None:
         files = sorted(f.name for f in path.iterdir() if f.suffix in CHECKPOINT_SUFFIXES)
         raise UserError(
             f"{path} is a folder, not a checkpoint file.",
-            f"Name one of the files in it: {_listed(files)}." if files else "Name the file itself.",
+            f"Name one of those in it: {examples(files)}." if files else "Name the file itself.",
         )
     if not path.parent.is_dir():
         raise UserError(
@@ -280,7 +193,7 @@ def _check_is_file(path: Path) -> None:
     near = near or [name for name in names if Path(name).suffix in CHECKPOINT_SUFFIXES]
     raise UserError(
         f"{path} does not exist.",
-        f"In that folder there is {_listed(near)}." if near else "Check the path.",
+        f"In that folder there is {examples(near, most=6)}." if near else "Check the path.",
     )
 
 
@@ -317,8 +230,8 @@ def _explain(path: Path, error: Exception, trust: bool) -> UserError:
                 )
     if zipped or pickled or isinstance(error, SafetensorError):
         return UserError(
-            f"{path} is damaged or was cut short: {_size(path.stat().st_size)} are there, and they "
-            "do not make a whole checkpoint.",
+            f"{path} is damaged or was cut short: {readable_size(path.stat().st_size)} are there, "
+            "and they do not make a whole checkpoint.",
             "Copy or download it again and compare the sizes, or use an earlier checkpoint.",
         )
     return UserError(
@@ -335,20 +248,8 @@ def _code_names(path: Path, error: Exception) -> str:
             names = torch.serialization.get_unsafe_globals_in_checkpoint(path) or names
     except READ_ERRORS:  # files before torch 1.6 cannot be listed; the message names the first one
         pass
-    return _listed(sorted(set(names))) if names else "code"
-
-
-def _listed(names: list[str], most: int = 6) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return examples(sorted(set(names)), most=6) if names else "code"
 
 
 def _article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-
-def _size(number: int) -> str:
-    value, units = float(number), ["bytes", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:.0f} {units[0]}" if units[0] == "bytes" else f"{value:.1f} {units[0]}"

@@ -16,13 +16,9 @@ from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
-from densessl.checkpoint import (
-    check_free_space,
-    install_safe_loader,
-    load_checkpoint,
-    save_atomically,
-)
+from densessl.checkpoint import install_safe_loader, load_checkpoint, save_atomically
 from densessl.errors import UserError
+from densessl.files import check_free_space
 
 
 class TouchFile:

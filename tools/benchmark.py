@@ -14,10 +14,10 @@ from densessl.benchmark import (
     recipe,
     record,
     table,
-    write,
 )
 from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
+from densessl.files import write_json
 from densessl.options import Parser, add_cfg_options, natural, output_file, positive, tool
 
 
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + stop.signum
     print(table(result))
     if args.out:
-        write(record(args.what, result, getattr(args, "config", None), device.type), args.out)
+        write_json(record(args.what, result, getattr(args, "config", None), device.type), args.out)
     return 0
 
 

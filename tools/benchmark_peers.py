@@ -8,10 +8,11 @@ import sys
 
 import torch
 
-from densessl.benchmark import record, table, write
+from densessl.benchmark import record, table
 from densessl.benchmark.peers import RECIPE, compare_data, compare_step
 from densessl.engine.optim import PRECISIONS
 from densessl.environment import package_versions
+from densessl.files import write_json
 from densessl.options import Parser, add_cfg_options, output_file, positive, tool
 
 INSTALL = "pip install --no-build-isolation onedl-mmpretrain lightly"
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     result["versions"] = package_versions(("onedl-mmpretrain", "lightly"))
     print(table(result))
     if args.out:
-        write(record(f"peers-{args.what}", result, RECIPE, device), args.out)
+        write_json(record(f"peers-{args.what}", result, RECIPE, device), args.out)
     return 0
 
 

@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     args = vars(parse(argv))
     tables, out = args.pop("table"), args.pop("out")
     from densessl.evaluation import evaluate, table
-    from densessl.transfer.finetune.plan import write_json
+    from densessl.files import write_json
 
     if tables:
         print(table(read_results(tables)))

@@ -4,7 +4,7 @@ from densessl.benchmark.data import benchmark_data
 from densessl.benchmark.end_to_end import benchmark_end_to_end
 from densessl.benchmark.loss import benchmark_loss
 from densessl.benchmark.measures import benchmark_measures
-from densessl.benchmark.report import record, table, write
+from densessl.benchmark.report import record, table
 from densessl.benchmark.setup import recipe
 from densessl.benchmark.step import benchmark_step
 
@@ -17,5 +17,4 @@ __all__ = [
     "recipe",
     "record",
     "table",
-    "write",
 ]

@@ -1,7 +1,5 @@
 """A measurement as a JSON file and as a table."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 from densessl.environment import CORE_PACKAGES, environment
@@ -26,13 +24,6 @@ def record(what: str, result: dict[str, Any], config: str | None, device: str) -
         environment=environment(CORE_PACKAGES),
         result=result,
     )
-
-
-def write(entry: dict[str, Any], path: str | Path) -> None:
-    """Writes what ``record`` gave as JSON; the folder is made if there is none."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(entry, indent=1) + "\n")
 
 
 def table(result: dict[str, Any]) -> str:

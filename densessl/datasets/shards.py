@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from densessl.checkpoint import make_folder
 from densessl.datasets.images import ImageDataset, existing, is_image, walk_images
 from densessl.errors import UserError
+from densessl.files import make_folder
 from densessl.registry import DATASETS
 from densessl.transforms.decode import ImageError
 

@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from densessl.checkpoint import make_folder
 from densessl.datasets.images import walk_images
 from densessl.demo.scenes import render_scenes
 from densessl.engine.pretrain import pretrain
 from densessl.errors import UserError
+from densessl.files import make_folder
 from densessl.numeric import spaced
 from densessl.transfer.export import export_checkpoint
 from densessl.transfer.finetune import finetune

@@ -11,13 +11,14 @@ from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list
 from mmengine.registry import FUNCTIONS, DefaultScope
 
-from densessl.checkpoint import install_safe_loader, make_folder
+from densessl.checkpoint import install_safe_loader
 from densessl.engine.advice import building_advice, memory_advice, package_advice
 from densessl.engine.config import load_config, set_precision, set_runtime_defaults, use_images
 from densessl.engine.hooks import Stopped, method_of
 from densessl.engine.runner import PretrainRunner
 from densessl.engine.schedule import check_schedules
 from densessl.errors import UserError
+from densessl.files import make_folder
 from densessl.memory import keep_freed_memory
 from densessl.registry import DATASETS, MODELS
 

@@ -18,12 +18,7 @@ from mmengine.optim import LinearLR
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from densessl.checkpoint import (
-    CHECKPOINT_FORMAT,
-    check_free_space,
-    load_checkpoint,
-    open_atomically,
-)
+from densessl.checkpoint import CHECKPOINT_FORMAT, load_checkpoint
 from densessl.engine.beginning import begin_with
 from densessl.engine.compiling import compile_networks
 from densessl.engine.hooks import method_of
@@ -31,6 +26,7 @@ from densessl.engine.loop import end_workers
 from densessl.engine.message_hub import DeferredMessageHub
 from densessl.environment import CORE_PACKAGES, package_versions
 from densessl.errors import UserError
+from densessl.files import check_free_space, open_atomically
 from densessl.transfer.coverage import compare_state
 
 OUR_HOOKS = dict(

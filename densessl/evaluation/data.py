@@ -13,12 +13,12 @@ import numpy as np
 from densessl.datasets.images import walk_images
 from densessl.errors import UserError
 from densessl.evaluation.metrics import IGNORED
+from densessl.files import examples
 from densessl.transfer.finetune import data_boxes, data_coco, data_masks
 from densessl.transfer.finetune.data import (
     LAYOUTS,
     check_folder,
     choose_classes,
-    examples,
     places,
     read_splits,
 )

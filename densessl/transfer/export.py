@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from densessl.checkpoint import check_free_space, load_checkpoint
+from densessl.checkpoint import load_checkpoint
 from densessl.errors import UserError
+from densessl.files import check_free_space
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.source import SourceBackbone, find_backbone
 from densessl.transfer.targets import get_target

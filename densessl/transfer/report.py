@@ -13,6 +13,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from densessl.errors import UserError
+from densessl.files import examples
 from densessl.transfer import plots, samples
 from densessl.transfer.markdown import markdown
 from densessl.transfer.summary import (
@@ -148,11 +149,11 @@ def _task(result: dict, slug: str, root: Path, out_dir: Path, look: dict[str, pl
 def _facts(result: dict) -> list[str]:
     data = result["data"]
     names = list(data["classes"])
-    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     train, val = ("?" if data[k] is None else data[k] for k in ("train_images", "val_images"))
     lines = [
         f"{data['name']}: {train} training and {val} validation "
-        f"images, {len(names)} {'class' if len(names) == 1 else 'classes'}: {listed}.",
+        f"images, {len(names)} {'class' if len(names) == 1 else 'classes'}: "
+        f"{examples(names, most=20)}.",
         f"Fine-tuned for {_iterations(result)} iterations with {result['config']}.",
     ]
     if data.get("metric_note"):

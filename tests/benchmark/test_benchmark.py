@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from densessl.benchmark import record, write
+from densessl.benchmark import record
 from densessl.benchmark.loss import benchmark_loss, materialised
 from densessl.benchmark.measure import PeakMemory, summary, time_interleaved
 from densessl.benchmark.plain import (
@@ -25,6 +25,7 @@ from densessl.benchmark.plain import (
 )
 from densessl.datasets import collate_views
 from densessl.engine import Stopped
+from densessl.files import write_json
 from densessl.losses import info_nce
 from densessl.models.preprocessor import ViewPreprocessor
 from densessl.models.teacher import Teacher
@@ -184,7 +185,8 @@ def test_tables_are_made_from_the_files_and_made_anew(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- tables -->\nold\n<!-- /tables -->\nafter\n")
     times = dict(median=0.25, q25=0.2, q75=0.3, runs=3)
-    write(record("loss", dict(rows=7, streaming=times), None, "cpu"), tmp_path / "loss_cpu.json")
+    entry = record("loss", dict(rows=7, streaming=times), None, "cpu")
+    write_json(entry, tmp_path / "loss_cpu.json")
     (tmp_path / "other.json").write_text('{"format": "something else"}')
     for _ in range(2):
         assert tables.main([str(tmp_path), "--page", str(page)]) == 0

@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from densessl.errors import UserError
-from densessl.models.backbones import ResNet, build_backbone
+from densessl.models.backbones import build_backbone
 from densessl.transfer.coverage import compare_state
 from densessl.transfer.export import export_checkpoint, load_backbone, verify
 from densessl.transfer.targets import TARGETS, get_target
@@ -283,7 +283,7 @@ def test_load_backbone(checkpoints):
     [
         ("mmdet", dict(type="ResNet", depth=18)),
         ("mmdet", dict(type="SplitResNet")),
-        ("mmdet", dict(type=ResNet)),
+        ("mmdet", dict(type="densessl.models.backbones.resnet.ResNet", depth=18)),
         ("mmdet", dict(type="TimmBackbone", name="resnet50")),
         ("timm", dict(type="TimmBackbone", name="convnext_tiny")),
         ("mmdet", dict(type="MMBackbone", model=dict(type="mmdet.SwinTransformer"))),

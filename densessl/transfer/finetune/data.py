@@ -257,9 +257,3 @@ def listed(
         labels_sha256=digest.hexdigest(),
         **rest,
     )
-
-
-def examples(names: Iterable, most: int = 3) -> str:
-    """The first names of a list, for a message."""
-    names = [str(name) for name in names]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from densessl.errors import UserError
+from densessl.files import examples
 from densessl.transfer.finetune.data import (
     SPLITS,
     LabelledData,
     check_size,
     choose_classes,
-    examples,
     read_splits,
 )
 

@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from densessl.errors import UserError
+from densessl.files import examples
 from densessl.transfer.finetune.data import (
     LabelledData,
     check_size,
     choose_classes,
-    examples,
     index_images,
     listed,
     read_ids,

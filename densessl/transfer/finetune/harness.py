@@ -8,8 +8,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from densessl.checkpoint import check_free_space, make_folder
 from densessl.errors import UserError
+from densessl.files import check_free_space, make_folder, write_json
 from densessl.transfer.finetune import configure
 from densessl.transfer.finetune.data import LabelledData, check_folder, read_data
 from densessl.transfer.finetune.inits import (
@@ -29,7 +29,6 @@ from densessl.transfer.finetune.plan import (
     open_plan,
     runs_of,
     text_hash,
-    write_json,
 )
 from densessl.transfer.finetune.processes import run_all
 from densessl.transfer.finetune.results import METRICS, collect

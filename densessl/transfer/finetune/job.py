@@ -17,8 +17,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 
 import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
 from densessl.checkpoint import install_safe_loader, save_atomically
+from densessl.files import write_json
 from densessl.transfer.finetune.inits import forget_init_cfg, load_into, tensors_of
-from densessl.transfer.finetune.plan import write_json
 from densessl.transfer.finetune.predictions import draw_samples
 
 CURVES = "densessl_curves"

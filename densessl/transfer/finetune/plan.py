@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densessl.checkpoint import make_folder
 from densessl.errors import UserError
+from densessl.files import make_folder, write_json
 from densessl.numeric import is_whole
 from densessl.structures import SEEDS
 
@@ -171,14 +171,6 @@ def _grows(key: str, old: Any, new: Any) -> bool:
         known = list(old.items())
         return list(new.items())[: len(known)] == known and any(sha for _, (_, sha) in known)
     return False
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Writes a file that is whole or not there at all."""
-    make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
-    temporary.replace(path)
 
 
 def _short(value: Any) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from densessl.transfer.finetune.plan import Run, write_json
+from densessl.files import write_json
+from densessl.transfer.finetune.plan import Run
 from densessl.transfer.summary import duration
 
 SPEAK_EVERY = 5.0  # seconds between two progress lines

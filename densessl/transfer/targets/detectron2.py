@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from densessl.checkpoint import open_atomically
 from densessl.errors import UserError
+from densessl.files import open_atomically
 from densessl.models.backbones import build_backbone
 from densessl.transfer.targets.base import State, Target, as_resnet, numbers
 
