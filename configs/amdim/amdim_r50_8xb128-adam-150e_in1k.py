@@ -3,7 +3,6 @@
 # cells from C4 and 5x5 from C5, heads of 1024 channels, 8 x 128 images, 150 epochs.
 _base_ = [
     "../_base_/datasets/imagenet_mocov2.py",
-    "../_base_/schedules/adam_200e.py",
     "../_base_/default_runtime.py",
 ]
 
@@ -18,5 +17,6 @@ train_dataloader = dict(
     batch_size=128,
     dataset=dict(transform=dict(size=128, views=["amdim", "amdim"], shared_flip=True)),
 )
+optim_wrapper = dict(type="PrecisionOptimWrapper", optimizer=dict(type="Adam", lr=2e-4))
 param_scheduler = dict(type="LinearLR", start_factor=1e-3, begin=0, end=500, by_epoch=False)
 train_cfg = dict(max_epochs=150)

@@ -5,7 +5,6 @@
 # jitter_prob=0.
 _base_ = [
     "../_base_/datasets/imagenet_mocov2.py",
-    "../_base_/schedules/adam_200e.py",
     "../_base_/default_runtime.py",
 ]
 
@@ -27,3 +26,5 @@ train_dataloader = dict(
         ),
     ),
 )
+optim_wrapper = dict(type="PrecisionOptimWrapper", optimizer=dict(type="Adam", lr=2e-4))
+train_cfg = dict(max_epochs=200)

@@ -1,6 +1,6 @@
 _base_ = [
     "../_base_/datasets/imagenet_mocov2.py",
-    "../_base_/schedules/sgd_steplr_200e.py",
+    "../_base_/schedules/sgd_coslr_200e.py",
     "../_base_/default_runtime.py",
 ]
 
@@ -13,3 +13,4 @@ model = dict(
     momentum=0.5,
 )
 train_dataloader = dict(dataset=dict(transform=dict(views=["moco_v1"])))
+param_scheduler = dict(_delete_=True, type="MultiStepLR", milestones=[120, 160], gamma=0.1)

@@ -1,7 +1,7 @@
 # The learning rate is for 256 images a step, each of them in nine tiles.
 _base_ = [
     "../_base_/datasets/imagenet_mocov2.py",
-    "../_base_/schedules/sgd_steplr_200e.py",
+    "../_base_/schedules/sgd_coslr_200e.py",
     "../_base_/default_runtime.py",
 ]
 
@@ -22,5 +22,5 @@ train_dataloader = dict(
     ),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.1))
-param_scheduler = dict(milestones=[30, 60, 90, 100])
+param_scheduler = dict(_delete_=True, type="MultiStepLR", milestones=[30, 60, 90, 100], gamma=0.1)
 train_cfg = dict(max_epochs=105)

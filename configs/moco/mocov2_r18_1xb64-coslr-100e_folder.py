@@ -1,4 +1,10 @@
-_base_ = ["../_base_/models/mocov2_r50.py", "../_base_/small_folder_warmup.py"]
+_base_ = "../_base_/small_folder_warmup.py"
 
 # A short training has few steps: the teacher follows faster.
-model = dict(backbone=dict(depth=18), momentum=0.99)
+model = dict(
+    type="MoCo",
+    backbone=dict(type="ResNet", depth=18),
+    head=dict(type="GlobalHead", hidden_channels=(2048,), out_channels=128),
+    temperature=0.2,
+    momentum=0.99,
+)

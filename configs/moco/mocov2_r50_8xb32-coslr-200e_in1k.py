@@ -1,6 +1,13 @@
 _base_ = [
-    "../_base_/models/mocov2_r50.py",
     "../_base_/datasets/imagenet_mocov2.py",
     "../_base_/schedules/sgd_coslr_200e.py",
     "../_base_/default_runtime.py",
 ]
+
+model = dict(
+    type="MoCo",
+    backbone=dict(type="ResNet", depth=50),
+    head=dict(type="GlobalHead", hidden_channels=(2048,), out_channels=128),
+    temperature=0.2,
+    momentum=0.999,
+)

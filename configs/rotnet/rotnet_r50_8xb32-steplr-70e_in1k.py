@@ -1,7 +1,7 @@
 # The learning rate is for 32 images a step, each of them in four rotations.
 _base_ = [
     "../_base_/datasets/imagenet_mocov2.py",
-    "../_base_/schedules/sgd_steplr_200e.py",
+    "../_base_/schedules/sgd_coslr_200e.py",
     "../_base_/default_runtime.py",
 ]
 

@@ -188,8 +188,8 @@ def test_what_mm_configs_often_say_and_pretraining_cannot_do_is_named(shipped, c
 
 def test_the_parts_that_pretraining_needs_are_the_default(shipped):
     cfg = deepcopy(shipped)
+    assert "type" not in cfg.train_cfg and "constructor" not in cfg.optim_wrapper
     cfg.vis_backends = [dict(type="LocalVisBackend")]
-    del cfg.train_cfg["type"], cfg.optim_wrapper["constructor"]
     check_config(cfg)
     set_runtime_defaults(cfg)
     assert cfg.train_cfg.type == "PretrainLoop"

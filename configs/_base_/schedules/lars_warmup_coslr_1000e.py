@@ -2,12 +2,11 @@
 # step; the rate is for 256 images.
 optim_wrapper = dict(
     type="PrecisionOptimWrapper",
-    constructor="TrainableParameters",
     optimizer=dict(type="LARS", lr=0.3, momentum=0.9, weight_decay=1e-6),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-4, end=10, convert_to_iter_based=True),
     dict(type="CosineAnnealingLR", eta_min_ratio=0, begin=10, convert_to_iter_based=True),
 ]
-train_cfg = dict(type="PretrainLoop", max_epochs=1000)
+train_cfg = dict(max_epochs=1000)
 auto_scale_lr = dict(base_batch_size=256, enable=True)

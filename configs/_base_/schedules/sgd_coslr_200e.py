@@ -2,9 +2,8 @@
 # images a step.
 optim_wrapper = dict(
     type="PrecisionOptimWrapper",
-    constructor="TrainableParameters",
     optimizer=dict(type="SGD", lr=0.03, momentum=0.9, weight_decay=1e-4),
 )
 param_scheduler = dict(type="CosineAnnealingLR", eta_min=0)
-train_cfg = dict(type="PretrainLoop", max_epochs=200)
+train_cfg = dict(max_epochs=200)
 auto_scale_lr = dict(base_batch_size=256, enable=True)

@@ -1,9 +1,0 @@
-model = dict(
-    type="DenseCL",
-    backbone=dict(type="ResNet", depth=50),
-    head=dict(type="GlobalHead", hidden_channels=(2048,), out_channels=128),
-    dense_head=dict(type="DenseHead", hidden_channels=(2048,), out_channels=128),
-    temperature=0.2,
-    momentum=0.999,
-    loss_lambda=0.5,
-)
