@@ -67,4 +67,10 @@ def _hardware() -> str:
         name = next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{name}, {os.cpu_count()} cores"
+    return f"{name}, {cores()} cores"
+
+
+def cores() -> int:
+    """Cores that this process may use, which a scheduler or a container may have limited."""
+    limited = hasattr(os, "sched_getaffinity")  # not on macOS
+    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1

@@ -92,6 +92,16 @@ def test_a_gpu_is_one_that_answers_and_is_not_hidden(bootstrap, monkeypatch, tmp
     assert not bootstrap.has_gpu()
 
 
+def test_a_gpu_that_pytorch_does_not_find_is_told(bootstrap, monkeypatch):
+    for code in (0, 1):
+        result = namedtuple("result", "returncode")(code)
+        monkeypatch.setattr(bootstrap.subprocess, "run", lambda *a, _r=result, **k: _r)
+        if code:
+            assert "driver" in message(bootstrap.check_driver, "python")
+        else:
+            bootstrap.check_driver("python")
+
+
 def test_compilers_are_checked_before_anything_is_installed(bootstrap, monkeypatch, tmp_path):
     monkeypatch.setattr(bootstrap, "pip_install", lambda *a, **k: pytest.fail("installed"))
     monkeypatch.setattr(bootstrap.shutil, "which", lambda name: None)

@@ -122,6 +122,19 @@ def check_nvcc(cuda):
     )
 
 
+def check_driver(python):
+    """Only where PyTorch finds the GPU, with a driver of its CUDA, is mmcv compiled for it."""
+    probe = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    if subprocess.run([python, "-c", probe], check=False).returncode:
+        stop(
+            "PyTorch does not find this machine's NVIDIA GPU; its driver may be too old for the "
+            "CUDA of PyTorch (CUDA 13 asks for 580 or newer; nvidia-smi shows it).",
+            "update the driver; or install a PyTorch %s of an older CUDA into the environment "
+            "first; or put CUDA_VISIBLE_DEVICES= before the command, which compiles mmcv for the "
+            "CPU alone." % requirement("torch")[len("torch") :],
+        )
+
+
 def fingerprint():
     digest = hashlib.sha256(sys.version.encode() + os.path.abspath(ROOT).encode())
     for name in ("setup.py", "tools/bootstrap.py"):
@@ -181,7 +194,11 @@ def main(argv=None):
             "mmcv: its operators are compiled from source the first time, which takes a quarter of "
             "an hour on two cores and prints nothing; later installations reuse the result"
         )
-        jobs = str(os.cpu_count() or 2)
+        if cuda and has_gpu():
+            check_driver(python)
+        # Those that a scheduler leaves to this process; nvcc takes a gigabyte and more for each.
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0, 1]
+        jobs = str(min(len(cores), 16))
         flags = os.environ.get("CFLAGS", "-g0 -O1")
         pip_install(
             python,

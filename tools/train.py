@@ -1,6 +1,7 @@
 """Pretrain a backbone: train.py CONFIG [--images DIR] [--work-dir D] [--resume [auto|PATH]] ..."""
 
 import argparse
+import os
 import signal
 import sys
 
@@ -35,7 +36,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=PRECISIONS, help="auto: bf16 where in hardware")
     parser.add_argument("--seed", type=seed)
     parser.add_argument("--launcher", choices=("none", *LAUNCHERS), default="none")
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     add_cfg_options(parser)
     return parser.parse_args(argv)
 
@@ -72,6 +72,10 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     code = main()
+    if code == 2:  # perhaps of this rank alone: the others wait, and torchrun ends them after it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     sys.exit(code)

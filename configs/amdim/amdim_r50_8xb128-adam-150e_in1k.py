@@ -17,6 +17,6 @@ train_dataloader = dict(
     batch_size=128,
     dataset=dict(transform=dict(size=128, views=["amdim", "amdim"], shared_flip=True)),
 )
-optim_wrapper = dict(type="PrecisionOptimWrapper", optimizer=dict(type="Adam", lr=2e-4))
+optim_wrapper = dict(optimizer=dict(type="Adam", lr=2e-4))
 param_scheduler = dict(type="LinearLR", start_factor=1e-3, begin=0, end=500, by_epoch=False)
 train_cfg = dict(max_epochs=150)

@@ -26,5 +26,5 @@ train_dataloader = dict(
         ),
     ),
 )
-optim_wrapper = dict(type="PrecisionOptimWrapper", optimizer=dict(type="Adam", lr=2e-4))
+optim_wrapper = dict(optimizer=dict(type="Adam", lr=2e-4))
 train_cfg = dict(max_epochs=200)

@@ -17,5 +17,5 @@ model = dict(
     prior_weight=0.1,
 )
 train_dataloader = dict(batch_size=64, dataset=dict(transform=dict(views=["crop_flip"])))
-optim_wrapper = dict(type="PrecisionOptimWrapper", optimizer=dict(type="Adam", lr=1e-4))
+optim_wrapper = dict(optimizer=dict(type="Adam", lr=1e-4))
 train_cfg = dict(max_epochs=200)

@@ -25,6 +25,7 @@ from densessl.benchmark.setup import (
     build_backbone,
     build_dataset,
     build_method,
+    choose_kernels,
     images_per_step,
     recipe,
     synthetic_batch,
@@ -217,6 +218,7 @@ def _mmpretrain_step(cfg: Config, device: torch.device) -> Callable[[], object]:
     from mmengine.registry import init_default_scope
     from mmpretrain.registry import MODELS as THEIRS
 
+    choose_kernels(cfg)
     ours = MODELS.get(cfg.model.type).resolve(cfg.model, NUM_IMAGES)
     init_default_scope("mmpretrain")
     neck = dict(in_channels=2048, hid_channels=2048, out_channels=128, num_grid=None)

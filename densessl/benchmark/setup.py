@@ -61,8 +61,14 @@ def build_dataset(cfg: Config):
         return DATASETS.build(cfg.train_dataloader.dataset)
 
 
+def choose_kernels(cfg: Config) -> None:
+    """Lets cuDNN try out its convolutions where training with ``cfg`` does."""
+    torch.backends.cudnn.benchmark = bool((cfg.get("env_cfg") or {}).get("cudnn_benchmark"))
+
+
 def build_method(cfg: Config, device: torch.device) -> Method:
     """The method of ``cfg`` on ``device``, compiled if the config says so."""
+    choose_kernels(cfg)
     with our_scope():
         model = MODELS.get(cfg.model.type).resolve(cfg.model, NUM_IMAGES)
         method = MODELS.build(model).to(device, memory_format=torch.channels_last).train()
@@ -72,6 +78,7 @@ def build_method(cfg: Config, device: torch.device) -> Method:
 
 def build_backbone(cfg: Config, device: torch.device) -> torch.nn.Module:
     """The bare backbone of ``cfg``, compiled if the config says so."""
+    choose_kernels(cfg)
     with our_scope():
         backbone = MODELS.build(cfg.model.backbone)
     backbone.to(device, memory_format=torch.channels_last).train()

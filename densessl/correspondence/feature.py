@@ -34,4 +34,9 @@ def gather_cells(cells: Tensor, index: Tensor) -> Tensor:
 
 def pool_to_grid(features: Tensor, grid: int | None) -> Tensor:
     """Average-pools (B, C, H, W) to (B, C, grid, grid); None leaves the map as it is."""
-    return features if grid is None else F.adaptive_avg_pool2d(features, grid)
+    height, width = features.shape[-2:]
+    if grid is None or height == width == grid:
+        return features
+    if height % grid == width % grid == 0:  # has a deterministic gradient on a GPU
+        return F.avg_pool2d(features, (height // grid, width // grid))
+    return F.adaptive_avg_pool2d(features, grid)

@@ -1,7 +1,6 @@
 """The main job in small: pretrain on unlabelled images, convert, fine-tune, report."""
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from densessl.datasets.images import walk_images
 from densessl.demo.scenes import render_scenes
 from densessl.engine.pretrain import pretrain
+from densessl.environment import cores
 from densessl.errors import UserError
 from densessl.files import make_folder
 from densessl.numeric import spaced
@@ -24,7 +24,7 @@ CONFIG = "configs/densecl/densecl_r18_1xb64-coslr-100e_folder.py"
 DETECTOR = "configs/transfer/detection/fcos_fpn_small.py"
 SEGMENTER = "configs/transfer/segmentation/semantic-fpn_small.py"
 # Small nets use two cores better as two jobs than as two threads.
-JOBS = 1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
+JOBS = 1 if torch.cuda.is_available() else min(2, cores())
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """torch.compile where it pays: networks and augmentation, in place: checkpoints keep their keys."""
 
+import logging
 from typing import Any
 
+from mmengine.logging import print_log
 from torch import nn
 
 from densessl.errors import UserError
@@ -43,7 +45,15 @@ def compile_networks(module: nn.Module, options: bool | dict[str, Any] | None) -
         )
     options = {} if options is True else options
     for network in networks(module):
-        network.compile(**options)
+        if any(isinstance(part, nn.SyncBatchNorm) for part in network.modules()):
+            print_log(
+                f"a {type(network).__name__} is not compiled: SyncBatchNorm asks the device for a "
+                "value in every layer, where a compiled graph ends",
+                "current",
+                logging.WARNING,
+            )
+        else:
+            network.compile(**options)
     for part in module.modules():
         if isinstance(part, BatchedAugmentation):
             part.compile(**{"dynamic": False, **options})  # few sizes, each for a long time

@@ -35,6 +35,8 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
     cfg = deepcopy(config) if isinstance(config, Config) else read_config(config)
     apply_options(cfg, options or {})
     _name_types(cfg._cfg_dict)
+    if isinstance(cfg.get("optim_wrapper"), dict):  # so that its keys are checked
+        cfg.optim_wrapper.setdefault("type", "PrecisionOptimWrapper")
     check_config(cfg)
     return cfg
 
@@ -133,7 +135,6 @@ def use_images(cfg: Config, folder: str | Path) -> None:
 
 def set_precision(cfg: Config, precision: str) -> None:
     """Writes the precision into the optimizer wrapper of ``cfg``."""
-    cfg.optim_wrapper.type = "PrecisionOptimWrapper"
     cfg.optim_wrapper.precision = precision
 
 

@@ -1,6 +1,5 @@
 """Precision, accumulation and the choice of parameters: mmengine's optimizer wrapper, adapted."""
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +18,8 @@ from densessl.registry import (
     OPTIMIZERS,
 )
 
+# Those that PyTorch fuses on CPUs and on GPUs.
+FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 PRECISIONS = ("auto", "bf16", "fp32")
 
 
@@ -100,10 +101,7 @@ class TrainableParameters(DefaultOptimWrapperConstructor):
         options = dict(self.optimizer_cfg, params=groups)
         kind = options["type"]
         kind = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
-        if "fused" in inspect.signature(kind).parameters and not options.keys() & {
-            "foreach",
-            "differentiable",
-        }:
+        if kind in FUSED and not options.keys() & {"foreach", "differentiable"}:
             options.setdefault("fused", True)
         return OPTIMIZERS.build(options)
 

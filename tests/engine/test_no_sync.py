@@ -75,6 +75,7 @@ def test_optimizers_are_fused_where_that_exists():
     assert not built(type="SGD", fused=False).defaults["fused"]
     assert built(type="SGD", foreach=True).defaults["foreach"]
     assert isinstance(built(type="LARS"), LARS)
+    assert not built(type="Adagrad").defaults["fused"]  # its fused form is for CPUs alone
 
 
 def test_histories_are_those_of_mmengine():

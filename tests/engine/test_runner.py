@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from densessl.checkpoint import load_checkpoint
 from densessl.engine import pretrain
@@ -163,6 +164,16 @@ def test_compiling_takes_networks_and_augmentation():
     compile_networks(method, dict(backend="eager"))
     for part in (method.backbone, method.teacher.head, method.data_preprocessor.batched):
         assert part._compiled_call_impl is not None
+
+
+def test_networks_with_syncbn_are_not_compiled():
+    """On a GPU it picks rows by a mask in every layer, which ends the graph there."""
+    head = dict(type="GlobalHead", in_channels=512, out_channels=8)
+    method = MoCo(dict(type="ResNet", depth=18), head, 16, data_preprocessor=ViewPreprocessor())
+    method.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(method.backbone)
+    compile_networks(method, dict(backend="eager"))
+    assert method.backbone._compiled_call_impl is None
+    assert method.head._compiled_call_impl is not None
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 # Ten epochs of warm-up, then cosine to zero over the rest of train_cfg.max_epochs, stepped every
 # step; the rate is for 256 images.
 optim_wrapper = dict(
-    type="PrecisionOptimWrapper",
     optimizer=dict(type="LARS", lr=0.3, momentum=0.9, weight_decay=1e-6),
 )
 param_scheduler = [

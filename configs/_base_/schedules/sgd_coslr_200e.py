@@ -1,7 +1,6 @@
 # Cosine to zero over train_cfg.max_epochs, stepped once an epoch; the learning rate is for 256
 # images a step.
 optim_wrapper = dict(
-    type="PrecisionOptimWrapper",
     optimizer=dict(type="SGD", lr=0.03, momentum=0.9, weight_decay=1e-4),
 )
 param_scheduler = dict(type="CosineAnnealingLR", eta_min=0)

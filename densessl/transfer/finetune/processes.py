@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from densessl.environment import cores
 from densessl.files import write_json
 from densessl.transfer.finetune.plan import Run
 from densessl.transfer.summary import duration
@@ -116,7 +117,7 @@ def _spawn(folder: Path, slot: int, jobs: int) -> subprocess.Popen:
     root = str(Path(__file__).resolve().parents[3])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     if jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
     if jobs > 1 and torch.cuda.device_count() > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = (
