@@ -1,5 +1,6 @@
 """Files and folders that are written: whole or not at all, and with advice where that fails."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from densessl.errors import UserError
+
+LOCK = ".lock"
 
 
 def make_folder(path: str | Path) -> Path:
@@ -25,7 +28,30 @@ def make_folder(path: str | Path) -> Path:
         raise UserError(
             f"The folder {path} cannot be made: {error.strerror}.", "Choose another."
         ) from error
+    if not os.access(path, os.W_OK):
+        raise UserError(
+            f"The folder {path} cannot be written to.", "Choose another, or change its permissions."
+        )
     return path
+
+
+@contextmanager
+def locked(folder: Path, busy: UserError) -> Iterator[None]:
+    """Holds the lock of a folder, for the block and for processes that are started in it and
+    outlive this one.
+
+    Raises:
+        UserError: ``busy``, if another process holds it.
+    """
+    with open(folder / LOCK, "w") as file:
+        os.set_inheritable(file.fileno(), True)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the processes, however
+        except BlockingIOError as error:
+            raise busy from error
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def check_free_space(folder: str | Path, needed_bytes: int, what: str) -> None:

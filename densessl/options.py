@@ -1,11 +1,13 @@
 """What the tools' command lines share; a value that cannot be used ends them with code 2."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
+import torch
 from mmengine.config import DictAction
 
 from densessl.errors import UserError
@@ -39,7 +41,9 @@ def tool(main: Callable[..., int]) -> Callable[..., int]:
         try:
             return main(argv)
         except UserError as error:
-            print(f"\nerror: {error}", file=sys.stderr)
+            # Before they have found each other, all processes of a machine meet the same mistakes.
+            if torch.distributed.is_initialized() or os.environ.get("LOCAL_RANK", "0") == "0":
+                print(f"\nerror: {error}", file=sys.stderr)
             return 2
 
     return run

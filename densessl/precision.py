@@ -17,14 +17,15 @@ def at_least_float32(value):
 def full_precision(function: Callable) -> Callable:
     """Runs ``function`` with autocast off and its floating tensors in float32 or better.
 
-    The first positional argument must be a tensor; its device says which autocast to switch off.
+    Its first tensor says, by its device, which autocast to switch off.
     """
 
     @wraps(function)
     def wrapped(*args, **kwargs):
         args = [at_least_float32(value) for value in args]
         kwargs = {name: at_least_float32(value) for name, value in kwargs.items()}
-        with torch.autocast(args[0].device.type, enabled=False):
+        first = next(each for each in (*args, *kwargs.values()) if isinstance(each, Tensor))
+        with torch.autocast(first.device.type, enabled=False):
             return function(*args, **kwargs)
 
     return wrapped

@@ -169,7 +169,8 @@ def test_the_shell_tools_start_torchrun(tmp_path):
         )
         return done.returncode, done.stdout + done.stderr
 
-    train = f"{REPO}/tools/train.py some.py --launcher pytorch --seed 3"
+    signals = "--signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
+    train = f"{signals} {REPO}/tools/train.py some.py --launcher pytorch --seed 3"
     code, text = output("dist_train.sh", "some.py", "4", "--seed", "3")
     assert code == 0
     assert text == f"-m torch.distributed.run --standalone --nproc-per-node 4 {train}\n"

@@ -3,7 +3,7 @@
 # Without GPUs it starts as many CPU processes. PYTHON names the interpreter.
 set -euo pipefail
 
-if [ $# -lt 2 ]; then
+if ! [[ ${2:-} =~ ^[1-9][0-9]*$ ]]; then
     echo "usage: $0 CONFIG GPUS [options of train.py]" >&2
     exit 2
 fi
@@ -13,4 +13,5 @@ shift 2
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$(dirname "$tools")${PYTHONPATH:+:$PYTHONPATH}"
 exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc-per-node "$gpus" \
+    --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2 \
     "$tools/train.py" "$config" --launcher pytorch "$@"

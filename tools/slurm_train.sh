@@ -3,7 +3,7 @@
 # GPUS_PER_NODE (8), CPUS_PER_TASK (5 a GPU), SRUN_ARGS and PYTHON may be set.
 set -euo pipefail
 
-if [ $# -lt 4 ]; then
+if ! [[ ${4:-} =~ ^[1-9][0-9]*$ ]]; then
     echo "usage: $0 PARTITION JOB CONFIG GPUS [options of train.py]" >&2
     exit 2
 fi
@@ -27,4 +27,5 @@ exec srun --partition "$partition" --job-name "$job" \
         exec "$0" -m torch.distributed.run --nnodes "$SLURM_NNODES" --rdzv-id "$SLURM_JOB_ID" \
             --rdzv-backend c10d --rdzv-endpoint "$host:$((20000 + SLURM_JOB_ID % 10000))" "$@"
     ' "${PYTHON:-python}" --nproc-per-node "$per_node" \
+    --signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2 \
     "$tools/train.py" "$config" --launcher pytorch "$@"

@@ -15,6 +15,8 @@ from densessl.errors import UserError
 from densessl.registry import HOOKS
 from densessl.structures import PackedBatch
 
+# From the keyboard, a scheduler, a terminal that is closed, and as a notice of the end.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 COLLAPSED = 0.1
 """The ``embedding_std`` (see ``densessl.models.health``) under which a warning comes."""
 
@@ -148,7 +150,8 @@ class CollapseHook(Hook):
 
 @HOOKS.register_module()
 class StopHook(Hook):
-    """Ctrl-C and SIGTERM: a checkpoint at the next optimizer step, then ``Stopped``.
+    """Ctrl-C, SIGTERM and what else stops jobs: a checkpoint at the next optimizer step, then
+    ``Stopped``.
 
     A second Ctrl-C ends the process at once, unless the checkpoint is being written. A second
     SIGTERM does not: schedulers and torchrun may both send one.
@@ -167,8 +170,9 @@ class StopHook(Hook):
             self._group = torch.distributed.new_group(backend="gloo")
         # Python allows handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._previous[signum] = signal.signal(signum, self._note)
+            for signum in STOPPING:
+                if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:  # nohup
+                    self._previous[signum] = signal.signal(signum, self._note)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self._saving:  # mmengine swallows what is raised in there

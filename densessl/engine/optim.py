@@ -9,6 +9,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
+from densessl.errors import UserError
 from densessl.models.backbones import TimmBackbone
 from densessl.models.methods.base import train_step
 from densessl.registry import (
@@ -31,7 +32,15 @@ def has_bf16(device: str) -> bool:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """What "auto" comes to on ``device``; the others stay."""
+    """What "auto" comes to on ``device``; the others stay.
+
+    Raises:
+        UserError: If it is none of them.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"precision is {precision!r}.", f"give one of {', '.join(map(repr, PRECISIONS))}"
+        )
     if precision != "auto":
         return precision
     return "bf16" if has_bf16(device) else "fp32"

@@ -3,22 +3,24 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, broadcast_object_list
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.registry import FUNCTIONS, DefaultScope
 
 from densessl.checkpoint import install_safe_loader
 from densessl.engine.advice import building_advice, memory_advice, package_advice
 from densessl.engine.config import load_config, set_precision, set_runtime_defaults, use_images
-from densessl.engine.hooks import Stopped, method_of
+from densessl.engine.hooks import STOPPING, Stopped, method_of
 from densessl.engine.runner import PretrainRunner
 from densessl.engine.schedule import check_schedules
 from densessl.errors import UserError
-from densessl.files import make_folder
+from densessl.files import locked, make_folder
 from densessl.memory import keep_freed_memory
 from densessl.registry import DATASETS, MODELS
 
@@ -40,7 +42,8 @@ def obey_parent_only(worker_id: int) -> None:
             pass
         os._exit(0)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in {*STOPPING} - {signal.SIGTERM}:
+        signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=wait, daemon=True).start()
 
@@ -117,7 +120,8 @@ def run(cfg: Config, resume: bool | str) -> Path:
         for line in method_of(runner).warnings(len(dataset)):
             runner.logger.warning(line)
         runner.check_space()
-        runner.train()
+        with alone_in(Path(cfg.work_dir)) if is_main_process() else nullcontext():
+            runner.train()
     except (UserError, Stopped):
         raise
     except Exception as error:
@@ -131,6 +135,20 @@ def run(cfg: Config, resume: bool | str) -> Path:
     return Path(last[0] or runner.save_now(runner.iter))
 
 
+@contextmanager
+def alone_in(work_dir: Path) -> Iterator[None]:
+    """Keeps other trainings out of ``work_dir``, and clears away what a killed one left half
+    written."""
+    busy = UserError(
+        f"Another training works in {work_dir}.",
+        "wait until it has ended, end it, or give another --work-dir",
+    )
+    with locked(work_dir, busy):
+        for part in work_dir.glob("*.pth.part"):
+            part.unlink()
+        yield
+
+
 def latest_checkpoint(work_dir: str) -> str | None:
     """What a run wrote last to ``work_dir``: what it noted, also if the folder was moved since, or
     its newest file if the note is lost."""
@@ -138,7 +156,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
     note = folder / "last_checkpoint"
     if note.is_file():
         noted = Path(note.read_text().strip())
-        for file in (noted, folder / noted.name):
+        for file in (folder / noted.name, noted):  # the folder may be a copy
             if file.is_file():
                 return str(file)
     files = [file for kind in ("epoch", "iter", "step") for file in folder.glob(f"{kind}_*.pth")]
@@ -190,6 +208,12 @@ def _set_resume(cfg: Config, resume: bool | str) -> None:
         if not Path(resume).is_file():
             raise UserError(f"There is no checkpoint {resume} to resume from.", "check the path")
         cfg.resume, cfg.load_from = True, str(resume)
+    elif resume and (note := Path(cfg.work_dir, "last_checkpoint")).is_file() and not latest:
+        raise UserError(
+            f"{note} names {note.read_text().strip()}, and neither that nor another checkpoint is "
+            "there.",
+            "put it back, or begin anew in another --work-dir",
+        )
     elif latest:
         cfg.resume, cfg.load_from = True, latest
     else:

@@ -24,6 +24,7 @@ from densessl.engine.compiling import compile_networks
 from densessl.engine.hooks import method_of
 from densessl.engine.loop import end_workers
 from densessl.engine.message_hub import DeferredMessageHub
+from densessl.engine.recipe import differences, recipe_of
 from densessl.environment import CORE_PACKAGES, package_versions
 from densessl.errors import UserError
 from densessl.files import check_free_space, open_atomically
@@ -157,6 +158,7 @@ class PretrainRunner(Runner):
             format=CHECKPOINT_FORMAT,
             method=type(method).__name__,
             architecture=self.cfg.model.backbone.to_dict(),
+            recipe=recipe_of(self.cfg),
             input=preprocessor.input,
             view_size=getattr(self.train_dataloader.dataset.transform, "size", None),
             step=method.step,
@@ -201,6 +203,9 @@ class PretrainRunner(Runner):
         count = kept + 2 if kept > 0 else 3
         check_free_space(self.work_dir, count * (weights + 2 * moments), "the checkpoints")
 
+    def dump_config(self) -> None:
+        """mmengine calls it early; ``load_or_resume`` writes the config once it is known to fit."""
+
     def load_or_resume(self) -> None:
         """As mmengine's, but all ranks do the same, and ``load_from`` alone is ``begin_with``.
 
@@ -224,6 +229,7 @@ class PretrainRunner(Runner):
             begin_with(self._load_from, method_of(self), self.logger)
             self._has_loaded = True
         super().load_or_resume()
+        super().dump_config()
 
     def resume(self, filename: str, **kwargs) -> None:
         """As mmengine's, inside an epoch too, after checking that the checkpoint fits this model.
@@ -253,13 +259,18 @@ class PretrainRunner(Runner):
                 "go on with the version that wrote it (see versions in the checkpoint), or begin a "
                 f"new run with --cfg-options load_from={filename}",
             )
+        for line in differences(meta.get("recipe", {}), recipe_of(self.cfg), filename):
+            self.logger.warning(line)
+        ends = [scheduler.end for scheduler in self.param_schedulers or []]
+        self._randomness_cfg["seed"] = None  # the checkpoint's decides, and mmengine need not warn
         super().resume(filename, **kwargs)
         self._resume_order(meta)
-        ends = {scheduler.end for scheduler in self.param_schedulers or [] if scheduler.by_epoch}
-        if ends and max(ends) != self.max_epochs:
+        kept = [scheduler.end for scheduler in self.param_schedulers or []]
+        if kept != ends:
+            unit = "epoch" if self.param_schedulers[-1].by_epoch else "step"
             self.logger.warning(
-                f"the schedule in the checkpoint ends at epoch {max(ends)}, training at epoch "
-                f"{self.max_epochs}: the learning rate stays the checkpoint's"
+                f"the schedule in the checkpoint ends at {unit} {kept[-1]}, and one of this "
+                f"training would end at {unit} {ends[-1]}: the learning rate stays the checkpoint's"
             )
 
     def _resume_order(self, meta: dict) -> None:

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from densessl.losses.checks import check_pair
 from densessl.precision import full_precision
 
 EPS = 1e-5
@@ -26,8 +27,12 @@ def barlow_twins(z1: Tensor, z2: Tensor, lambd: float = 0.0051) -> Tensor:
     Returns:
         A scalar.
 
+    Raises:
+        ValueError: If the shapes differ or there are fewer than two rows.
+
     Source: Barlow Twins (2103.03230), equations 1 and 2.
     """
+    check_pair(z1, z2, rows=2)
     correlation = _standardize(z1).T @ _standardize(z2) / len(z1)
     diagonal = correlation.diagonal()
     redundancy = correlation.square().sum() - diagonal.square().sum()

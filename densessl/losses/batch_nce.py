@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densessl.losses.checks import check_temperature
 from densessl.precision import full_precision
 
 
@@ -26,8 +27,12 @@ def batch_nce(
     Returns:
         A scalar.
 
+    Raises:
+        ValueError: If the temperature is not above 0.
+
     Source: MoCo v3 (2104.02057), equation 1, without its factor of 2 t.
     """
+    check_temperature(temperature)
     own = torch.arange(len(query), device=query.device) + offset
     logits = query @ keys.T / temperature
     if group is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from densessl.losses.checks import check_temperature
 from densessl.precision import full_precision
 
 # Rows x negatives of a block of logits: 64 MB, so that each kernel hides the launch of the next.
@@ -110,7 +111,7 @@ def info_nce(
 
     Raises:
         ValueError: If the shapes do not fit, there is no row or no negative, or the temperature is
-            to be learned.
+            to be learned or not above 0.
 
     Source: MoCo (1911.05722), equation 1.
     """
@@ -124,6 +125,7 @@ def info_nce(
             f"info_nce got {len(query)} rows of {query.shape[1]} channels against "
             f"{len(negatives)} negatives of {negatives.shape[1]} channels"
         )
+    check_temperature(temperature)
     if isinstance(temperature, Tensor) and temperature.requires_grad:
         raise ValueError("info_nce has no gradient for its temperature")
     return _InfoNCE.apply(query, positive, negatives.detach(), temperature)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densessl.losses.checks import check_pair, check_temperature
 from densessl.precision import full_precision, l2_normalize
 
 
@@ -23,8 +24,13 @@ def nt_xent(
     Returns:
         A scalar; 0 for a single pair, which has no negatives.
 
+    Raises:
+        ValueError: If the shapes differ or the temperature is not above 0.
+
     Source: SimCLR (2002.05709), equation 1.
     """
+    check_pair(z1, z2)
+    check_temperature(temperature)
     z = l2_normalize(torch.cat([z1, z2]))
     logits = z @ z.T / temperature
     twin = torch.arange(len(z), device=z.device).roll(len(z1))

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densessl.losses.checks import check_pair
 from densessl.precision import full_precision, l2_normalize
 
 
@@ -43,8 +44,12 @@ def batch_hard_triplet(
     Returns:
         A scalar.
 
+    Raises:
+        ValueError: If the shapes differ or there are fewer than two pairs.
+
     Source: 1703.07737, equation 5; an image has two views, so its hardest positive is its only.
     """
+    check_pair(z1, z2, rows=2)
     z = l2_normalize(torch.cat([z1, z2]))
     with torch.no_grad():
         group = torch.arange(len(z1), device=z.device) if group is None else group

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from densessl.losses.checks import check_pair
 from densessl.precision import full_precision
 
 EPS = 1e-4
@@ -37,7 +38,11 @@ def vicreg(
     Returns:
         A scalar.
 
+    Raises:
+        ValueError: If the shapes differ or there are fewer than two rows.
+
     Source: VICReg (2105.04906), equations 1 to 6.
     """
+    check_pair(z1, z2, rows=2)
     (v1, c1), (v2, c2) = _spread_and_redundancy(z1), _spread_and_redundancy(z2)
     return sim_weight * F.mse_loss(z1, z2) + var_weight * (v1 + v2) / 2 + cov_weight * (c1 + c2)

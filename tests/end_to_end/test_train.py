@@ -285,11 +285,11 @@ def test_ctrl_c_before_the_first_step_is_no_traceback(monkeypatch, config, tmp_p
 
 @pytest.mark.slow
 def test_signals_leave_a_checkpoint_and_resume_goes_on(config, tmp_path, capfd):
-    """Both go to the whole process group, workers included, as from a terminal or torchrun."""
+    """All go to the whole process group, workers included, as from a terminal or torchrun."""
     work_dir, steps = tmp_path / "run", []
     argv = [str(config), "--work-dir", str(work_dir), "--resume", "--cfg-options"]
     endless = ["train_dataloader.num_workers=2", "train_cfg.max_epochs=10000"]
-    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)):
         process = subprocess.Popen(
             [sys.executable, str(REPO / "tools" / "train.py"), *argv, *endless],
             env={**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"},
@@ -307,6 +307,6 @@ def test_signals_leave_a_checkpoint_and_resume_goes_on(config, tmp_path, capfd):
         last = (work_dir / "last_checkpoint").read_text()
         assert "Traceback" not in err and f"Stopped. Checkpoint: {last}" in err
         steps.append(load_checkpoint(last)["meta"]["step"])
-    assert 0 < steps[0] < steps[1]
-    assert main([*argv, *endless[1:], f"train_cfg.max_steps={steps[1] + 9}"]) == 0
-    assert f"step_{steps[1] + 9}.pth" in capfd.readouterr().out
+    assert 0 < steps[0] < steps[1] < steps[2]
+    assert main([*argv, *endless[1:], f"train_cfg.max_steps={steps[2] + 9}"]) == 0
+    assert f"step_{steps[2] + 9}.pth" in capfd.readouterr().out

@@ -9,7 +9,7 @@ import torch
 
 from densessl.datasets import ImageFolder
 from densessl.engine import StopHook, pretrain
-from densessl.engine.hooks import Stopped
+from densessl.engine.hooks import STOPPING, Stopped
 from densessl.errors import UserError
 from densessl.models import MoCo
 from densessl.models.heads import GlobalHead
@@ -147,14 +147,14 @@ def test_a_collapse_is_said_at_the_end_of_the_epoch(
 
 
 def test_signals_act_as_before_after_a_run(tmp_path, images, monkeypatch):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in STOPPING]
     config = write_config(tmp_path / "config.py", images)
     pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_steps": 1})
-    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert before == [signal.getsignal(number) for number in STOPPING]
     poison(monkeypatch, from_step=0)
     with pytest.raises(UserError):
         pretrain(config, work_dir=tmp_path / "other", **{"train_cfg.max_steps": 1})
-    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert before == [signal.getsignal(number) for number in STOPPING]
 
 
 def test_only_a_second_ctrl_c_stops_at_once(capfd):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from densessl.engine import optim
+from densessl.errors import UserError
 from densessl.models import DenseCL, DenseHead, GlobalHead, MoCo
 from tests.models.tiny import TinyBackbone, build, optimizer_for, views
 
@@ -19,6 +20,8 @@ def test_auto_is_bf16_exactly_where_the_hardware_has_it(monkeypatch, has, expect
     monkeypatch.setattr(optim, "has_bf16", lambda device: has)
     assert optim.PrecisionOptimWrapper(optimizer=sgd).precision == expected
     assert optim.PrecisionOptimWrapper("fp32", optimizer=sgd).precision == "fp32"
+    with pytest.raises(UserError, match="precision is 'fp16'.\n.*'bf16'"):
+        optim.PrecisionOptimWrapper("fp16", optimizer=sgd)
 
 
 @pytest.mark.parametrize("avx512, amx", [(True, False), (False, True), (False, False)])

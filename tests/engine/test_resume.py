@@ -7,7 +7,7 @@ import torch
 
 from densessl.checkpoint import load_checkpoint
 from densessl.engine import pretrain
-from densessl.engine.pretrain import latest_checkpoint
+from densessl.engine.pretrain import alone_in, latest_checkpoint
 from densessl.errors import UserError
 from tests.training import write_config
 
@@ -112,7 +112,58 @@ def test_a_longer_training_than_the_schedule_is_warned_about(tmp_path, images, c
         resume=True,
         **{"train_cfg.max_epochs": 3, "train_cfg.max_steps": 4},
     )
-    assert "ends at epoch 2, training at epoch 3" in capsys.readouterr().out
+    words = "ends at epoch 2, and one of this training would end at epoch 3"
+    assert words in capsys.readouterr().out
+
+
+def test_what_changed_in_the_recipe_is_said_or_refused(tmp_path, images, capsys):
+    config = write_config(tmp_path / "config.py", images)
+    run = tmp_path / "run"
+    pretrain(config, work_dir=run, train_cfg__max_steps=2)
+    written = (run / "config.py").read_text()
+    for options, words in (
+        (
+            dict(optim_wrapper__optimizer=dict(type="SGD", lr=0.1, _delete_=True)),
+            "'AdamW' to 'SGD'",
+        ),
+        (dict(param_scheduler=[dict(type="LinearLR", end=1)]), "'CosineAnnealingLR' to None"),
+    ):
+        with pytest.raises(UserError, match=f"another recipe; .*{words}"):
+            pretrain(config, work_dir=run, resume=True, train_cfg__max_steps=3, **options)
+    assert (run / "config.py").read_text() == written  # that is what the message sends to
+    capsys.readouterr()
+    last = pretrain(
+        config,
+        work_dir=run,
+        resume=True,
+        train_cfg__max_steps=3,
+        optim_wrapper__optimizer__lr=7,
+        model__temperature=0.5,
+        train_dataloader__dataset__transform__size=24,
+    )
+    out = capsys.readouterr().out
+    assert "to 7, but optimizer and schedules stay the checkpoint's" in out
+    assert "model.temperature from 0.2 to 0.5, transform.size from 32 to 24, from the next" in out
+    assert load_checkpoint(last)["optimizer"]["param_groups"][0]["lr"] < 1e-5
+    assert (run / "config.py").read_text() != written
+
+
+def test_two_trainings_do_not_share_a_work_dir(tmp_path, images):
+    config, run = write_config(tmp_path / "config.py", images), tmp_path / "run"
+    run.mkdir()
+    (run / "epoch_1.pth.part").touch()  # of one that was killed
+    with alone_in(run):
+        assert not list(run.glob("*.part"))
+        with pytest.raises(UserError, match=f"Another training works in {run}"):
+            pretrain(config, work_dir=run, train_cfg__max_steps=1)
+    assert pretrain(config, work_dir=run, train_cfg__max_steps=1).exists()
+
+
+def test_a_checkpoint_that_is_gone_is_missed(tmp_path, images):
+    config, run = write_config(tmp_path / "config.py", images), tmp_path / "run"
+    pretrain(config, work_dir=run, train_cfg__max_steps=1).unlink()
+    with pytest.raises(UserError, match="names .*step_1.pth, and neither that nor another"):
+        pretrain(config, work_dir=run, resume=True)
 
 
 def test_an_exported_file_is_no_training(tmp_path, images):

@@ -47,6 +47,33 @@ def test_autocast_does_not_lower_the_precision(name):
         assert loss(z1.bfloat16(), z2.bfloat16(), **options).dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_tensors_go_by_name_too(name):
+    z, names = pair(), dict(negative_cosine=("p", "z"), batch_nce=("query", "keys"))
+    named = dict(zip(names.get(name, ("z1", "z2")), z, strict=True))
+    loss = getattr(losses, name)
+    assert loss(**named, **CASES[name][0]).item() == loss(*z, **CASES[name][0]).item()
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "batch_nce"])
+def test_tensors_that_are_no_pair_are_refused(name):
+    (z1, z2), loss = pair(), getattr(losses, name)
+    few = 0 if name in ("nt_xent", "negative_cosine") else 1
+    for one, other in ((z1, z2[:, :3]), (z1, z2[:1]), (z1[:few], z2[:few]), (z1[0], z2[0])):
+        with pytest.raises(ValueError, match="two tensors \\(N, C\\)"):
+            loss(one, other, **CASES[name][0])
+
+
+@pytest.mark.parametrize("temperature", [0, -0.2])
+def test_a_temperature_is_above_0(temperature):
+    z1, z2 = pair()
+    for loss in (losses.nt_xent, losses.batch_nce):
+        with pytest.raises(ValueError, match="temperature is"):
+            loss(z1, z2, temperature)
+    with pytest.raises(ValueError, match="temperature is"):
+        losses.info_nce(z1, z2, z2.detach(), temperature)
+
+
 def test_queries_may_be_a_part_of_the_batch():
     query, keys = pair()
     for group in (None, GROUP):

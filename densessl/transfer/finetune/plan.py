@@ -1,9 +1,7 @@
 """What a comparison consists of, and its folder."""
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from densessl.errors import UserError
-from densessl.files import make_folder, write_json
+from densessl.files import LOCK, locked, make_folder, write_json
 from densessl.numeric import is_whole
 from densessl.structures import SEEDS
-
-LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -100,17 +96,11 @@ def alone_in(work_dir: Path) -> Iterator[None]:
             f"{work_dir} exists and was not made by tools/transfer.py.",
             "Choose an empty or a new folder with --work-dir.",
         )
-    with open(make_folder(work_dir) / LOCK, "w") as file:
-        os.set_inheritable(file.fileno(), True)  # a job that outlives us still works here
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the processes, however
-        except BlockingIOError as error:
-            raise UserError(
-                f"Another tools/transfer.py works in {work_dir}.",
-                "Wait until it has finished, or choose another --work-dir.",
-            ) from error
-        except OSError:  # a file system without locks
-            pass
+    busy = UserError(
+        f"Another tools/transfer.py works in {work_dir}.",
+        "Wait until it has finished, or choose another --work-dir.",
+    )
+    with locked(make_folder(work_dir), busy):
         yield
 
 
