@@ -83,12 +83,12 @@ def output_file(text: str) -> str:
 
 
 def add_architecture(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--architecture NAME``, of random weights."""
+    """Adds ``--architecture NAME``; see ``load_frozen``."""
     parser.add_argument(
         "--architecture",
-        default="resnet50",
         metavar="NAME",
-        help="of random weights: resnet18, 34, 50 (default), 101 or a name of timm's",
+        help="of random weights: resnet18, 34, 50 (default), 101 or a name of timm's; of a checkpoint "
+        "that does not say its own: timm's name",
     )
 
 

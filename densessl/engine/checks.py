@@ -1,5 +1,6 @@
 """What a pretraining config must be: a misspelt key is named and not ignored."""
 
+import difflib
 import inspect
 import io
 from contextlib import redirect_stdout
@@ -13,6 +14,7 @@ from mmengine.runner import LogProcessor, Runner
 from torch.utils.data import DataLoader
 
 import densessl.registry as registries
+from densessl.engine.recipe import flat
 from densessl.engine.runner import OUR_HOOKS
 from densessl.engine.values import check_values
 from densessl.errors import UserError
@@ -79,6 +81,8 @@ def check_config(cfg: Config) -> None:
     for key, value in cfg.items():
         if key.startswith("_"):
             continue
+        if key not in TOP_KEYS and not isinstance(value, dict):
+            _suggest_deeper(key, cfg)
         _check_known(key, TOP_KEYS, "the config")
         if key == "default_hooks":
             _check_hooks(value)
@@ -147,6 +151,22 @@ def _check_dict(value: ConfigDict, where: str) -> None:
         # Free-form arguments (dist_cfg, view specs) are judged by what reads them.
         if deeper:
             _check_value(item, f"{where}.{key}")
+
+
+def _suggest_deeper(key: str, cfg: Config) -> None:
+    """Raises ``UserError`` if a key at the top has the name of one further down."""
+    deeper = {
+        dotted.rpartition(".")[2]: dotted
+        for section in ("model", "optim_wrapper", "train_dataloader", "train_cfg")
+        for dotted in flat(cfg.get(section) or {}, section)
+    }
+    near = difflib.get_close_matches(key, deeper, n=1, cutoff=0.7)
+    if near:
+        right = deeper[near[0]]
+        raise UserError(
+            f"Unknown key '{key}' in the config, did you mean {right}?",
+            f"from Python: {right.replace('.', '__')}=..., else --cfg-options {right}=...",
+        )
 
 
 def _check_known(key: str, known: set[str], where: str) -> None:

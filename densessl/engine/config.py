@@ -67,8 +67,9 @@ def read_config(path: str | Path, below: str = ".") -> Config:
             return Config.fromfile(found)
     except ImportError as error:
         raise UserError(
-            f"The config {found} needs a package that cannot be imported: {error}.",
-            'in the checkout of densessl: pip install -e ".[transfer]" --no-build-isolation',
+            f"The config {found} needs a module that cannot be imported: {error}.",
+            'mmdet and mmseg: pip install -e ".[transfer]" --no-build-isolation in the checkout of '
+            "densessl; a module of your own: set PYTHONPATH to the folder that it is in",
         ) from error
     except Exception as error:  # a config is Python: anything can go wrong in it
         raise UserError(

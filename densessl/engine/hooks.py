@@ -39,8 +39,16 @@ def method_of(runner: Runner):
     return getattr(runner.model, "module", runner.model)
 
 
-def follow_steps(method, optimizer: torch.optim.Optimizer):
-    """Tells ``method`` of every step of ``optimizer``; the handle returned ends that."""
+def follow_steps(method, optimizer: torch.optim.Optimizer, total_steps: int = 0):
+    """Tells ``method`` of every step of ``optimizer``; the handle returned ends that.
+
+    Args:
+        method: Counts on from its ``step``.
+        optimizer: Any.
+        total_steps: How many there will be, for what moves with the share done, such as BYOL's
+            momentum; 0 if that is unknown.
+    """
+    method.total_steps = total_steps
 
     def stepped(*_) -> None:
         method.step += 1
@@ -56,9 +64,8 @@ class OptimizerStepHook(Hook):
     def before_train(self, runner: Runner) -> None:
         method = method_of(runner)
         method.step = runner.iter
-        method.total_steps = runner.max_epochs * len(runner.train_dataloader)
-
-        self._handle = follow_steps(method, runner.optim_wrapper.optimizer)
+        total = runner.max_epochs * len(runner.train_dataloader)
+        self._handle = follow_steps(method, runner.optim_wrapper.optimizer, total)
 
     def after_train(self, runner: Runner) -> None:
         self._handle.remove()

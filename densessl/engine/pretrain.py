@@ -23,6 +23,7 @@ from densessl.errors import UserError
 from densessl.files import locked, make_folder
 from densessl.memory import keep_freed_memory
 from densessl.registry import DATASETS, MODELS
+from densessl.suggest import did_you_mean
 
 # What each launcher leaves in the environment of the processes it starts, and its program.
 LAUNCHERS = {
@@ -169,6 +170,11 @@ def check_launcher(launcher: str) -> None:
     Raises:
         UserError: If it is not, or if it needs a GPU and there is none.
     """
+    if launcher not in LAUNCHERS:
+        raise UserError(
+            f"There is no launcher '{launcher}'{did_you_mean(launcher, LAUNCHERS)}.",
+            f"choose none, {', '.join(LAUNCHERS)}",
+        )
     sign, program = LAUNCHERS[launcher]
     if sign not in os.environ:
         raise UserError(

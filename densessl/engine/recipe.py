@@ -34,7 +34,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], filename: str) -> list
     """
     if not old:
         return []
-    was, now = _flat(old), _flat(new)
+    was, now = flat(old), flat(new)
     changed = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key)]
     said = {key: f"{key} from {was.get(key)!r} to {now.get(key)!r}" for key in changed}
     kinds = [said[key] for key in changed if key.endswith(".type")]
@@ -57,13 +57,13 @@ def differences(old: dict[str, Any], new: dict[str, Any], filename: str) -> list
     return lines
 
 
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
+def flat(value: Any, key: str = "") -> dict[str, Any]:
     """Dotted keys and their values."""
     if isinstance(value, list | tuple):
         value = dict(enumerate(value))
     if not isinstance(value, dict):
         return {key: value}
-    flat = {}
+    found = {}
     for name, each in value.items():
-        flat |= _flat(each, f"{key}.{name}" if key else str(name))
-    return flat
+        found |= flat(each, f"{key}.{name}" if key else str(name))
+    return found

@@ -68,6 +68,18 @@ class PretrainRunner(Runner):
         runner._train_dataloader["dataset"] = dataset
         return runner
 
+    @property
+    def _experiment_name(self) -> str:
+        """mmengine's, whose time stamp has seconds: a second run in one would write into the log of
+        the first."""
+        return self._unique_name
+
+    @_experiment_name.setter
+    def _experiment_name(self, name: str) -> None:
+        while MMLogger.check_instance_created(name):
+            name += "_"
+        self._unique_name = name
+
     def setup_env(self, env_cfg: dict) -> None:
         """As mmengine's, which wants a GPU for torchrun; without one the group is made here."""
         if self._launcher == "pytorch" and not torch.cuda.is_available() and not is_distributed():

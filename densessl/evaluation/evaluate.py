@@ -36,7 +36,7 @@ def evaluate(
     seed: int = 0,
     which: str = "student",
     classes: list[str] | None = None,
-    architecture: str = "resnet50",
+    architecture: str | None = None,
     name: str | None = None,
     batch_size: int = 64,
     workers: int = 0,
@@ -56,7 +56,7 @@ def evaluate(
         seed: Of the split, of ``limit`` and of random weights.
         which: ``student`` or ``teacher``.
         classes: The classes to use; by default all.
-        architecture: Of random weights.
+        architecture: See ``load_frozen``.
         name: What to call it in a table; by default the method, or where it comes from.
         batch_size: Images at a time.
         workers: Processes that decode.

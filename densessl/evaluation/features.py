@@ -101,7 +101,7 @@ def load_frozen(
     source: "str | Path | nn.Module | FrozenBackbone",
     which: str = "student",
     stages: Sequence[int] = C5,
-    architecture: str = "resnet50",
+    architecture: str | None = None,
     seed: int = 0,
     trust: bool = False,
 ) -> FrozenBackbone:
@@ -112,7 +112,8 @@ def load_frozen(
             ResNet-50, if it has been downloaded), or a module, taken as it is.
         which: ``student`` or ``teacher``.
         stages: The stages that are needed beside C5.
-        architecture: Of random weights: ``resnet18``, 34, 50, 101 or a name of timm's.
+        architecture: Of random weights: ``resnet18``, 34, 50 (default), 101 or a name of timm's. Of
+            a checkpoint that does not say its own: timm's name.
         seed: Of random weights.
         trust: See ``load_checkpoint``.
 
@@ -126,14 +127,14 @@ def load_frozen(
         return FrozenBackbone(source, out_indices=getattr(source, "out_indices", C5), facts=facts)
     out_indices = tuple(sorted({*stages, *C5}))
     if source == RANDOM:
-        built = _named_architecture(architecture)
+        built = _named_architecture(architecture or "resnet50")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = build_backbone(dict(built, out_indices=out_indices))
         meta, facts = dict(input=IMAGENET_INPUT), dict(source=RANDOM)
     else:
         file = torchvision_file() if source == SUPERVISED else Path(source)
-        found = load_source(file, which, trust)
+        found = load_source(file, which, trust, architecture)
         module, meta, built = found.build(out_indices=out_indices), found.meta, found.architecture
         facts = dict(source=file.name, sha256=file_sha256(file), which=which, step=meta.get("step"))
     method = SUPERVISED if source == SUPERVISED else meta.get("method")

@@ -208,22 +208,28 @@ def load_backbone(
     which: str = "student",
     out_indices: tuple[int, ...] | None = None,
     trust: bool = False,
+    architecture: str | None = None,
 ) -> nn.Module:
     """The pretrained backbone as a module.
+
+    It wants images as its training saw them: for all methods but CMC (Lab) RGB in 0..255, less
+    ``densessl.models.preprocessor.IMAGENET_MEAN``, over ``IMAGENET_STD``, unless the config had
+    others (``meta["input"]`` of the checkpoint has them).
 
     Args:
         checkpoint: Any file that :func:`export_checkpoint` reads.
         which: ``student`` or ``teacher``.
         out_indices: Stages to return, 0..3 = C2..C5; as in the pretraining by default.
         trust: See ``load_checkpoint``.
+        architecture: timm's name of it, where another project's checkpoint does not say it.
 
     Returns:
-        The backbone on the CPU, in training mode as any new module.
+        The backbone on the CPU, in training mode as any new module: for features call ``eval()``.
 
     Raises:
         UserError: The file cannot be used, or does not hold the whole backbone.
     """
-    source = load_source(checkpoint, which, trust)
+    source = load_source(checkpoint, which, trust, architecture)
     return source.build(**({} if out_indices is None else {"out_indices": tuple(out_indices)}))
 
 

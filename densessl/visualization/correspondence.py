@@ -28,7 +28,7 @@ def show_correspondence(
     stage: int = 3,
     which: str = "student",
     seed: int = 0,
-    architecture: str = "resnet50",
+    architecture: str | None = None,
 ) -> Figure:
     """A row for each image: two random crops, and a line from cells of the first to their matches.
 
@@ -43,7 +43,7 @@ def show_correspondence(
         stage: Of the map, 0..3 = C2..C5.
         which: ``student`` or ``teacher``.
         seed: Of the crops and of random weights.
-        architecture: Of random weights.
+        architecture: See ``load_frozen``.
 
     Raises:
         UserError: The checkpoint or an image cannot be used.

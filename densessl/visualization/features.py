@@ -19,7 +19,7 @@ def show_features(
     stage: int = 3,
     which: str = "student",
     seed: int = 0,
-    architecture: str = "resnet50",
+    architecture: str | None = None,
 ) -> Figure:
     """A row for each image: the image, and each backbone's map of it in false colours.
 
@@ -34,7 +34,7 @@ def show_features(
         stage: Of the map, 0..3 = C2..C5.
         which: ``student`` or ``teacher``.
         seed: Of random weights.
-        architecture: Of random weights.
+        architecture: See ``load_frozen``.
 
     Raises:
         UserError: A checkpoint or an image cannot be used.

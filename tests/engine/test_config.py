@@ -236,6 +236,19 @@ def test_an_option_that_leads_nowhere_is_reported(shipped, key):
         load_config(shipped, {key: 1})
 
 
+@pytest.mark.parametrize(
+    "key, right",
+    [
+        ("epochs", "train_cfg.max_epochs"),
+        ("batch_size", "train_dataloader.batch_size"),
+        ("lr", "optim_wrapper.optimizer.lr"),
+    ],
+)
+def test_a_key_that_belongs_further_down_is_shown_its_place(shipped, key, right):
+    with pytest.raises(UserError, match=f"did you mean {right}"):
+        load_config(shipped, {key: 3})
+
+
 def test_an_option_below_a_name_says_that_it_has_no_keys(shipped):
     with pytest.raises(UserError, match="0 is 'moco_v2', which has no keys"):
         load_config(shipped, {"train_dataloader.dataset.transform.views.0.size": 50})

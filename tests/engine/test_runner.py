@@ -166,6 +166,15 @@ def test_compiling_takes_networks_and_augmentation():
         assert part._compiled_call_impl is not None
 
 
+def test_two_runs_of_one_second_have_a_log_each(tmp_path, images, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    config = write_config(tmp_path / "config.py", images)
+    for name in ("one", "two"):
+        pretrain(config, work_dir=tmp_path / name, train_cfg__max_steps=1)
+        (log,) = (tmp_path / name).glob("*/*.log")
+        assert "Epoch(train) [1][1/8]" in log.read_text()
+
+
 def test_networks_with_syncbn_are_not_compiled():
     """On a GPU it picks rows by a mask in every layer, which ends the graph there."""
     head = dict(type="GlobalHead", in_channels=512, out_channels=8)

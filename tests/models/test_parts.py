@@ -60,6 +60,9 @@ def test_queue_takes_in_all_micro_batches_of_a_step_at_once():
     queue.remember(keys)
     queue.advance()
     assert queue.pointer == 1
+    queue.eval().remember(keys)  # of a validation
+    queue.advance()
+    assert queue.pointer == 1
 
 
 def test_a_queue_longer_than_half_of_the_images_is_warned_about():

@@ -4,13 +4,15 @@ import pytest
 import timm
 import torch
 import torchvision
+from mmengine.registry import DefaultScope
 from safetensors.torch import save_file
 from torch import nn
 
 from densessl.checkpoint import load_checkpoint
 from densessl.errors import UserError
 from densessl.models.backbones import build_backbone
-from densessl.transfer.export import export_checkpoint, load_source, verify
+from densessl.registry import MODELS
+from densessl.transfer.export import export_checkpoint, load_backbone, load_source, verify
 from densessl.transfer.importers import depth_in_names
 from densessl.transfer.source import find_backbone
 
@@ -248,6 +250,21 @@ def test_the_users_name_of_a_vision_transformer_wins():
     found = find_backbone(state, "student", "f", "vit_base_patch16_clip_224")
     assert found.coverage.complete and found.architecture["name"] == "vit_base_patch16_clip_224"
     assert find_backbone(state, "student", "f").architecture["name"] == "vit_base_patch16_224"
+
+
+@pytest.mark.parametrize("which", ["student", "teacher"])
+def test_the_state_of_a_method_in_a_loop_of_ones_own(tmp_path, which):
+    backbone = dict(type="TimmBackbone", name="convnext_atto")
+    head = dict(type="GlobalHead", out_channels=8)
+    with DefaultScope.overwrite_default_scope("densessl"):
+        method = MODELS.build(dict(type="BYOL", backbone=backbone, head=head, predictor=head))
+    trained = method if which == "student" else method.teacher
+    torch.nn.init.normal_(next(trained.backbone.parameters()))
+    torch.save(dict(state_dict=method.state_dict()), tmp_path / "own.pth")
+    loaded = load_backbone(tmp_path / "own.pth", which, architecture="convnext_atto")
+    assert torch.equal(next(loaded.parameters()), next(trained.backbone.parameters()))
+    with pytest.raises(UserError, match="no architecture"):
+        load_backbone(tmp_path / "own.pth", which)
 
 
 def test_a_damaged_safetensors_file_is_named(tmp_path):

@@ -24,8 +24,9 @@ class TimmBackbone(nn.Module):
         **options: Passed to ``timm.create_model``, e.g. ``img_size``.
 
     Raises:
-        UserError: If timm has no such model, or it gives no maps, or ``img_size`` does not fit its
-            patch, or for another stage; in the forward pass, if the views do not fit the model.
+        UserError: If timm has no such model, or it gives no maps, or ``pretrained`` is given, or
+            ``img_size`` does not fit its patch, or for another stage; in the forward pass, if the
+            views do not fit the model.
     """
 
     def __init__(self, name: str, out_indices: Sequence[int] = (3,), **options):
@@ -34,6 +35,11 @@ class TimmBackbone(nn.Module):
             raise UserError(
                 f"timm has no model '{name}'{did_you_mean(name, timm.list_models())}.",
                 "see timm.list_models()",
+            )
+        if "pretrained" in options:
+            raise UserError(
+                "model.backbone.pretrained is not for TimmBackbone.",
+                "download the weights, and begin with them: --cfg-options load_from=FILE",
             )
         self.name = name
         self.model = timm.create_model(name, pretrained=False, num_classes=0, **options)

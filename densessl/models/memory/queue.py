@@ -49,11 +49,15 @@ class FeatureQueue(nn.Module):
         self._new: list[Callable[[], Tensor]] = []
 
     def remember(self, keys: Tensor) -> None:
-        """Keeps (N, dim) keys of this rank for ``advance``; ``features`` stay as they are."""
-        self._new.append(start_gather(keys))
+        """Keeps (N, dim) keys of this rank for ``advance``; ``features`` stay as they are. In eval
+        mode it does nothing."""
+        if self.training:
+            self._new.append(start_gather(keys))
 
     def advance(self) -> None:
         """Enqueues what all ranks remember; once per optimizer step."""
+        if not self._new:  # a step without a loss of this method
+            return
         gathered = [arrived().chunk(get_world_size()) for arrived in self._new]
         # Rank by rank, each with its micro-batches in order, as one process would have them.
         self.enqueue(torch.cat([keys for rank in zip(*gathered, strict=True) for keys in rank]))
