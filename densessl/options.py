@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -34,7 +35,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def tool(main: Callable[..., int]) -> Callable[..., int]:
-    """Ends a tool's ``main`` with a message and code 2 where the user can mend what is wrong."""
+    """Ends a tool's ``main`` with a message and code 2 where the user can mend what is wrong, and
+    with 130 after Ctrl-C."""
 
     @wraps(main)
     def run(argv: list[str] | None = None) -> int:
@@ -45,6 +47,9 @@ def tool(main: Callable[..., int]) -> Callable[..., int]:
             if torch.distributed.is_initialized() or os.environ.get("LOCAL_RANK", "0") == "0":
                 print(f"\nerror: {error}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print("\nStopped.", file=sys.stderr)
+            return 128 + signal.SIGINT
 
     return run
 
@@ -87,8 +92,8 @@ def add_architecture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--architecture",
         metavar="NAME",
-        help="of random weights: resnet18, 34, 50 (default), 101 or a name of timm's; of a checkpoint "
-        "that does not say its own: timm's name",
+        help="of random weights: resnet18, 34, 50 (default), 101 or a name of timm's; of a "
+        "checkpoint that does not say its own: timm's name",
     )
 
 

@@ -32,7 +32,6 @@ from densessl.benchmark.setup import (
 )
 from densessl.benchmark.step import TrainingStep, floor_step
 from densessl.datasets import collate_views
-from densessl.engine.config import set_precision
 from densessl.engine.optim import resolve_precision
 from densessl.registry import MODELS
 from densessl.structures import SampleKey
@@ -83,7 +82,7 @@ def compare_step(
     _need("mmpretrain")
     cfg = recipe(RECIPE, options=options)
     precision = precision or cfg.optim_wrapper.get("precision", "auto")
-    set_precision(cfg, resolve_precision(precision, device))
+    cfg.optim_wrapper.precision = resolve_precision(precision, device)
     seen: dict[str, list[tuple[float, float]]] = {}
     for group in [[name] for name in STEPS] if device == "cuda" else [list(STEPS)]:
         seen |= in_turn(_step_cost, group, rounds, cfg.to_dict(), device)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from densessl.datasets import collate_views
 from densessl.engine.compiling import compile_networks
-from densessl.engine.config import load_config, set_precision, set_runtime_defaults, use_images
+from densessl.engine.config import load_config, set_runtime_defaults
 from densessl.engine.hooks import follow_steps
 from densessl.models.methods.base import Method
 from densessl.registry import DATASETS, MODELS, TRANSFORMS
@@ -39,11 +39,7 @@ def recipe(
     options: dict[str, Any] | None = None,
 ) -> Config:
     """A config as ``pretrain`` would train it; arguments as there."""
-    cfg = load_config(config, options)
-    if images is not None:
-        use_images(cfg, images)
-    if precision is not None:
-        set_precision(cfg, precision)
+    cfg = load_config(config, options, images, precision)
     set_runtime_defaults(cfg)
     return cfg
 

@@ -21,9 +21,7 @@ class Names(Sequence):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, index: int | slice) -> "str | list[str]":
-        if isinstance(index, slice):
-            return [self[place] for place in range(len(self))[index]]
+    def __getitem__(self, index: int) -> str:
         index = range(len(self))[index]
         start, end = self._ends[index : index + 2]
         return os.fsdecode(self._bytes[start:end].tobytes())

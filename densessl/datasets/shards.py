@@ -19,6 +19,7 @@ from densessl.registry import DATASETS
 from densessl.transforms.decode import ImageError
 
 FORMAT = "densessl-shard/2"
+UNFINISHED = "unfinished"  # lies beside shards for as long as not all of them are written
 
 
 @DATASETS.register_module()
@@ -31,6 +32,12 @@ class TarShards(ImageDataset):
 
     def list_files(self) -> list[str]:
         root = existing(self.root, "The folder of shards")
+        unfinished = next(root.rglob(UNFINISHED), None)
+        if unfinished:
+            raise UserError(
+                f"The shards in {unfinished.parent} are not all: tools/shard.py was stopped there.",
+                "remove them and write them again",
+            )
         self.shards = [str(path) for path in sorted(root.rglob("*.tar"))]
         if not self.shards:
             raise UserError(
@@ -146,8 +153,12 @@ def write_shards(images: str | Path, out: str | Path, per_shard: int = 10_000) -
     if not names:
         raise UserError(f"No images found in {root}.", "name the folder that they are in")
     if any(out.glob("*.tar")):
-        raise UserError(f"{out} holds .tar files already.", "name another folder")
-    make_folder(out)
+        left = ", of a run that was stopped" if (out / UNFINISHED).exists() else ""
+        raise UserError(
+            f"{out} holds .tar files already{left}.",
+            "remove them and run the command again" if left else "name another folder",
+        )
+    (make_folder(out) / UNFINISHED).touch()
     shards = []
     for start in range(0, len(names), per_shard):
         shard = out / f"shard-{start // per_shard:06}.tar"
@@ -166,11 +177,12 @@ def write_shards(images: str | Path, out: str | Path, per_shard: int = 10_000) -
             raise UserError(
                 f"{shard} could not be written: {error.strerror or error}{about}. "
                 f"Whole shards that remain in {out}: {len(shards)}.",
-                "mend that (a full disk: free some space), remove the .tar and .tar.idx files "
-                f"from {out} or name another folder, and run it again",
+                f"mend that (a full disk: free some space), remove the shards in {out} or name "
+                "another folder, and run it again",
             ) from error
         finally:
             partial.unlink(missing_ok=True)
         read_index(shard)
         shards.append(shard)
+    (out / UNFINISHED).unlink()
     return shards

@@ -18,7 +18,8 @@ from densessl.numeric import spaced
 from densessl.transfer.export import export_checkpoint
 from densessl.transfer.finetune import finetune
 from densessl.transfer.finetune.data import index_images, read_data, read_ids, read_splits
-from densessl.transfer.report import verdict, write_report
+from densessl.transfer.report import write_report
+from densessl.transfer.summary import verdict
 
 CONFIG = "configs/densecl/densecl_r18_1xb64-coslr-100e_folder.py"
 DETECTOR = "configs/transfer/detection/fcos_fpn_small.py"

@@ -26,7 +26,7 @@ def begin_with(filename: str, method: Method, logger: logging.Logger) -> None:
     whole = source.under(method.backbone)
     coverage = compare_state(method.backbone.state_dict(), whole)
     if not coverage.complete:
-        gaps = [*coverage.missing, *coverage.unexpected, *(coverage.mismatched or ())]
+        gaps = [*coverage.missing, *coverage.unexpected, *coverage.mismatched]
         raise UserError(
             f"load_from={filename} holds a {describe(source.architecture)}, which does not fit "
             f"model.backbone: {len(gaps)} tensors differ, {', '.join(gaps[:3])} ...",

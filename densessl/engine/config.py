@@ -22,12 +22,19 @@ def config_folder() -> Path:
     return beside if beside.is_dir() else package / ".mim" / "configs"
 
 
-def load_config(config: str | Path | Config, options: dict[str, Any] | None = None) -> Config:
+def load_config(
+    config: str | Path | Config,
+    options: dict[str, Any] | None = None,
+    images: str | Path | None = None,
+    precision: str | None = None,
+) -> Config:
     """Loads or copies a config, applies dotted ``options`` and checks every key.
 
     Args:
         config: A config or its file; a path below the shipped ``configs/`` works from anywhere.
         options: Dotted keys, as ``--cfg-options`` gives them.
+        images: A folder that replaces the config's data set; see ``use_images``.
+        precision: "auto", "bf16" or "fp32"; None leaves it to the config.
 
     Raises:
         UserError: If the file does not exist or cannot be read, or a key or type is unknown.
@@ -38,6 +45,10 @@ def load_config(config: str | Path | Config, options: dict[str, Any] | None = No
     if isinstance(cfg.get("optim_wrapper"), dict):  # so that its keys are checked
         cfg.optim_wrapper.setdefault("type", "PrecisionOptimWrapper")
     check_config(cfg)
+    if images is not None:
+        use_images(cfg, images)
+    if precision is not None:
+        cfg.optim_wrapper.precision = precision
     return cfg
 
 
@@ -132,11 +143,6 @@ def use_images(cfg: Config, folder: str | Path) -> None:
     shards = root.is_dir() and not any(images_below(root)) and any(root.rglob("*.tar"))
     kind = "TarShards" if shards else "ImageFolder"
     cfg.train_dataloader.dataset = dict(type=kind, root=str(folder), **kept)
-
-
-def set_precision(cfg: Config, precision: str) -> None:
-    """Writes the precision into the optimizer wrapper of ``cfg``."""
-    cfg.optim_wrapper.precision = precision
 
 
 def set_runtime_defaults(cfg: Config) -> None:

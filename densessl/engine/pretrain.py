@@ -15,7 +15,7 @@ from mmengine.registry import FUNCTIONS, DefaultScope
 
 from densessl.checkpoint import install_safe_loader
 from densessl.engine.advice import building_advice, memory_advice, package_advice
-from densessl.engine.config import load_config, set_precision, set_runtime_defaults, use_images
+from densessl.engine.config import load_config, set_runtime_defaults
 from densessl.engine.hooks import STOPPING, Stopped, method_of
 from densessl.engine.runner import PretrainRunner
 from densessl.engine.schedule import check_schedules
@@ -83,15 +83,11 @@ def pretrain(
     options = {name.replace("__", "."): value for name, value in overrides.items()}
     if seed is not None:
         options["randomness.seed"] = seed
-    cfg = load_config(config, options)
+    cfg = load_config(config, options, images, precision)
     if not cfg.get("work_dir"):
         cfg.work_dir = f"work_dirs/{Path(cfg.filename or 'pretrain').stem}"
-    if images is not None:
-        use_images(cfg, images)
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
-    if precision is not None:
-        set_precision(cfg, precision)
     if launcher != "none":
         check_launcher(launcher)
         cfg.launcher = launcher

@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import nn
 
+from densessl.environment import environment
 from densessl.errors import UserError
 from densessl.evaluation.data import KINDS, LabelledData, read_data
 from densessl.evaluation.features import C5, FrozenBackbone, evaluating, load_frozen
 from densessl.evaluation.tasks import TASKS, Settings, run_tasks
 from densessl.suggest import did_you_mean
 from densessl.transfer.finetune.inits import RANDOM
-from densessl.transfer.finetune.results import environment
 from densessl.transfer.summary import Score
 
 FORMAT = "densessl-evaluation/1"

@@ -69,10 +69,13 @@ Extract = Callable[[str], tuple[Tensor, list[Sample], list[str]]]
 """``train`` or ``val`` -> features (N, ...), their N samples, a line for each broken file."""
 
 
-def knn(found: LabelledSet, pooled: Extract, settings: Settings, device: torch.device) -> Figures:
-    """Whole images by their nearest neighbours: top-1, or mAP where they show several classes."""
+def knn(
+    name: str, found: LabelledSet, pooled: Extract, settings: Settings, device: torch.device
+) -> Figures:
+    """Whole images, or the crops of their boxes, by their nearest neighbours: top-1, or mAP where
+    they show several classes."""
     classify = partial(knn_classify, k=settings.k, temperature=settings.temperature, device=device)
-    return _classified("knn", found, pooled, classify)
+    return _classified(name, found, pooled, classify)
 
 
 def linear(
@@ -80,12 +83,6 @@ def linear(
 ) -> Figures:
     """Whole images by a linear classifier: top-1, or mAP where they show several classes."""
     return _classified("linear", found, pooled, partial(linear_probe, device=device))
-
-
-def crops(found: LabelledSet, pooled: Extract, settings: Settings, device: torch.device) -> Figures:
-    """What is in a ground-truth box, by the nearest neighbours of its crop: top-1."""
-    classify = partial(knn_classify, k=settings.k, temperature=settings.temperature, device=device)
-    return _classified("crop_knn", found, pooled, classify)
 
 
 def _classified(name: str, found: LabelledSet, pooled: Extract, classify: Callable) -> Figures:
@@ -149,8 +146,12 @@ def _named(classes: list[str], values: list[float]) -> dict[str, float]:
     return {name: 100 * value for name, value in pairs if value == value}
 
 
-TASKS = {"knn": ("images", knn), "linear": ("images", linear)}
-TASKS |= {"crops": ("objects", crops), "dense": ("masks", dense)}
+TASKS = {
+    "knn": ("images", partial(knn, "knn")),
+    "linear": ("images", linear),
+    "crops": ("objects", partial(knn, "crop_knn")),
+    "dense": ("masks", dense),
+}
 
 
 def run_tasks(

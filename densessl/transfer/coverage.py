@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from torch import Tensor
@@ -25,7 +25,7 @@ class Coverage:
     matched: dict[str, tuple[int, ...]]
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
-    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] | None = None
+    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     added_by_design: tuple[str, ...] = ()
 
     @property
@@ -37,7 +37,7 @@ class Coverage:
     @property
     def expected_count(self) -> int:
         """How many tensors the model should get from the state dict."""
-        return len(self.matched) + len(self.missing) + len(self.mismatched or {})
+        return len(self.matched) + len(self.missing) + len(self.mismatched)
 
     @property
     def parameters(self) -> int:
@@ -59,7 +59,7 @@ class Coverage:
     def table(self) -> str:
         """A line for each part of the net, then every gap by name."""
         parts: dict[str, list[int]] = {}
-        for name in (*self.matched, *self.missing, *(self.mismatched or {})):
+        for name in (*self.matched, *self.missing, *self.mismatched):
             parts.setdefault(_part(name), [0, 0, 0])[1] += 1
         for name, shape in self.matched.items():
             parts[_part(name)][0] += 1

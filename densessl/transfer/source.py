@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from densessl.checkpoint import CHECKPOINT_FORMAT
 from densessl.errors import UserError
 from densessl.models.backbones import MMBackbone, TimmBackbone, build_backbone
+from densessl.models.preprocessor import IMAGENET_MEAN, IMAGENET_STD
 from densessl.suggest import did_you_mean
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.importers import HEADS, recognise, take
@@ -16,11 +17,7 @@ from densessl.transfer.targets import get_target
 from densessl.transfer.targets.base import EXPORT_FORMAT, is_mm, kind_of
 from densessl.transfer.targets.openmmlab import bare
 
-IMAGENET_INPUT = {
-    "mean": [123.675, 116.28, 103.53],
-    "std": [58.395, 57.12, 57.375],
-    "channel_order": "RGB",
-}
+IMAGENET_INPUT = dict(mean=[*IMAGENET_MEAN], std=[*IMAGENET_STD], channel_order="RGB")
 # Checkpoints from before torch 0.4.1 lack this counter, unused where momentum is fixed.
 OLD_ABSENT = ("*.num_batches_tracked",)
 

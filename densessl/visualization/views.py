@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from densessl.datasets import collate_views
-from densessl.engine.config import load_config, use_images
+from densessl.engine.config import load_config
 from densessl.models.preprocessor import ViewPreprocessor
 from densessl.numeric import spaced
 from densessl.registry import DATASETS
@@ -44,9 +44,7 @@ def show_views(
     Raises:
         UserError: The config or an image cannot be used.
     """
-    cfg = load_config(config, cfg_options)
-    if images is not None:
-        use_images(cfg, images)
+    cfg = load_config(config, cfg_options, images)
     with DefaultScope.overwrite_default_scope("densessl"):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
     picked = spaced(len(dataset), count)

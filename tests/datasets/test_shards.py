@@ -182,10 +182,14 @@ def test_a_full_disk_leaves_whole_shards_and_says_so(images, tmp_path, monkeypat
         f"{out / 'shard-000002.tar'} could not be written: No space left on device. "
         f"Whole shards that remain in {out}: 2."
     )
-    assert "remove the .tar and .tar.idx files" in caught.value.remedy
+    assert "remove the shards" in caught.value.remedy
     assert {path.name for path in out.iterdir()} == {
         f"shard-00000{number}.tar{end}" for number in (0, 1) for end in ("", ".idx")
-    }
+    } | {"unfinished"}
+    with pytest.raises(UserError, match="are not all: tools/shard.py was stopped there"):
+        TarShards(out, lambda data, key: None)
+    with pytest.raises(UserError, match="already, of a run that was stopped"):
+        write_shards(images, out)
 
 
 def test_an_image_that_cannot_be_read_is_named(images, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from densessl.engine.hooks import follow_steps
 from densessl.engine.optim import PrecisionOptimWrapper
 from densessl.structures import ViewBatch, ViewRecord
 
@@ -86,9 +87,5 @@ def optimizer_for(method, accumulation: int = 1, lr: float = 0.1) -> PrecisionOp
     """SGD over what has a gradient, with the method told of every step as in training."""
     sgd = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=lr, momentum=0.9)
 
-    def stepped(*_):
-        method.step += 1
-        method.after_optimizer_step()
-
-    sgd.register_step_post_hook(stepped)
+    follow_steps(method, sgd, method.total_steps)
     return PrecisionOptimWrapper(optimizer=sgd, precision="fp32", accumulative_counts=accumulation)

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from densessl.errors import UserError
-from densessl.transfer.report import verdict, write_report
+from densessl.transfer.report import write_report
+from densessl.transfer.summary import verdict
 from tests.transfer.fake_results import (
     PRETRAINING,
     add_predictions,

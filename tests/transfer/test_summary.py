@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from densessl.transfer.report import summarise, verdict
-from densessl.transfer.summary import duration, percent
+from densessl.transfer.summary import duration, percent, summarise, verdict
 from tests.transfer.fake_results import detector_result, fake_result, segmenter_result
 
 pytestmark = pytest.mark.slow

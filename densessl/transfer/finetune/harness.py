@@ -32,8 +32,9 @@ from densessl.transfer.finetune.plan import (
 )
 from densessl.transfer.finetune.processes import run_all
 from densessl.transfer.finetune.results import METRICS, collect
-from densessl.transfer.report import verdict, write_report
+from densessl.transfer.report import write_report
 from densessl.transfer.source import IMAGENET_INPUT
+from densessl.transfer.summary import verdict
 
 
 def finetune(
