@@ -200,7 +200,7 @@ def _check_is_file(path: Path) -> None:
 def _explain(path: Path, error: Exception, trust: bool) -> UserError:
     """The readable message for a file that torch could not read."""
     if isinstance(error, PermissionError):
-        return UserError(f"{path} may not be read: {error.strerror}.", "Change its permissions.")
+        return UserError(f"You may not read {path}: {error.strerror}.", "Change its permissions.")
     if trust and isinstance(error, ImportError):
         return UserError(
             f"{path} holds objects of a package that is missing here: {error}.",

@@ -57,14 +57,14 @@ def tool(main: Callable[..., int]) -> Callable[..., int]:
 def positive(text: str) -> int:
     """The type of an argument that counts something."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number above 0")
     return int(text)
 
 
 def natural(text: str) -> int:
     """The type of an argument that may also be none of something."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number, 0 or above")
+        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number, 0 or above")
     return int(text)
 
 

@@ -10,14 +10,14 @@ from densessl.options import Parser, natural, output_file, positive, seed
 def test_a_count_is_a_whole_number_above_0():
     assert positive("12") == 12
     for text in ("0", "-5", "1.5", "ten", ""):
-        with pytest.raises(argparse.ArgumentTypeError, match="no whole number above 0"):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be a whole number above 0"):
             positive(text)
 
 
 def test_a_natural_number_may_be_0():
     assert natural("0") == 0 and natural("7") == 7
     for text in ("-1", "1.5", "ten", ""):
-        with pytest.raises(argparse.ArgumentTypeError, match="no whole number, 0 or above"):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be a whole number, 0 or above"):
             natural(text)
 
 

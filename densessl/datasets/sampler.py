@@ -28,7 +28,7 @@ class ViewSampler(Sampler):
         self._length = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by mmengine before each epoch."""
+        """Called before each epoch, by ``PretrainLoop`` or a loop of your own."""
         self.epoch = epoch
 
     def follow_on(self, batch: int) -> None:

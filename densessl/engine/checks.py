@@ -100,7 +100,7 @@ def _check_ours(cfg: Config) -> None:
     }
     for key, (ours, remedy) in OURS.items():
         if not isinstance(given[key], dict):
-            raise UserError(f"{key} is {given[key]!r}, and no dict.", remedy)
+            raise UserError(f"{key} must be a dict, not {given[key]!r}.", remedy)
         kind = given[key].get("type", ours)
         found = _resolve(kind, key)
         if not (inspect.isclass(found) and issubclass(found, _resolve(ours, key))):
@@ -113,7 +113,7 @@ def _check_ours(cfg: Config) -> None:
     if stopping or best.get("save_best"):
         what = "EarlyStoppingHook" if stopping else "default_hooks.checkpoint.save_best"
         raise UserError(
-            f"{what} waits for a validation, which a pretraining has none of.",
+            f"{what} needs validation scores, and pretraining has no validation.",
             "leave it out, and choose among the checkpoints by what EvaluationHook logs",
         )
 

@@ -123,9 +123,7 @@ class FiniteLossHook(Hook):
         state = method_of(runner).state_dict().values()
         norms = torch._foreach_norm([value for value in state if value.is_floating_point()])
         if not torch.stack([norm.float() for norm in norms]).isfinite().all():
-            raise diverged(
-                "The weights are no numbers before the checkpoint, which was not written"
-            )
+            raise diverged("The weights hold NaN or infinity, so no checkpoint was written")
 
     def check(self, when: str) -> None:
         """Raises ``UserError`` unless the last loss is finite."""

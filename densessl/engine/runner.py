@@ -253,7 +253,7 @@ class PretrainRunner(Runner):
         meta = checkpoint.get("meta") or {}
         if meta.get("format") != CHECKPOINT_FORMAT:
             raise UserError(
-                f"{filename} holds no training to go on with.",
+                f"{filename} cannot be resumed: it is not as tools/train.py writes it.",
                 "resume from a checkpoint that tools/train.py wrote, not from an exported one",
             )
         method_of(self).check_resume(checkpoint["state_dict"])

@@ -124,7 +124,7 @@ def read_data(
         if len(found.train) + len(found.val) < FEWEST or not (found.train and found.val):
             raise UserError(
                 f"{folder} has {len(found.train)} labelled images to learn from and "
-                f"{len(found.val)} to judge on, which says nothing.",
+                f"{len(found.val)} to evaluate on, too few for a meaningful result.",
                 f"Label {FEWEST} at the very least, some of them for each part.",
             )
     return LabelledData(folder.name, sets)
@@ -227,7 +227,8 @@ def _from_class_folders(
     unknown = [name for name in val if name not in train]
     if unknown and not classes:
         raise UserError(
-            f"{folder} has classes to judge on that none can be learnt of: {examples(unknown)}.",
+            f"{folder} has classes in its evaluation part that its training part lacks: "
+            f"{examples(unknown)}.",
             "Use the same class folders for both parts, or name the classes with --classes.",
         )
     chosen = choose_classes(list(train), classes, str(folder))

@@ -15,6 +15,7 @@ from densessl.errors import UserError
 from densessl.evaluation.data import KINDS, LabelledData, read_data
 from densessl.evaluation.features import C5, FrozenBackbone, evaluating, load_frozen
 from densessl.evaluation.tasks import TASKS, Settings, run_tasks
+from densessl.numeric import Rule
 from densessl.suggest import did_you_mean
 from densessl.transfer.finetune.inits import RANDOM
 from densessl.transfer.summary import Score
@@ -234,19 +235,19 @@ def _merged(parts) -> dict:
     return {key: value for part in parts for key, value in part.items()}
 
 
+RULES = {
+    "size": Rule("32 pixels or more", lambda v: v >= 32),
+    "k": Rule("1 or more", lambda v: v >= 1),
+    "temperature": Rule("a finite number above 0", lambda v: 0 < v < math.inf),
+    "stages": Rule(
+        "different ones among 0..3", lambda v: v and {*v} <= {0, 1, 2, 3} and len({*v}) == len(v)
+    ),
+    "limit": Rule("1 or more", lambda v: v is None or v >= 1),
+    "seed": Rule("0 or more", lambda v: v >= 0),
+}
+
+
 def _check(settings: Settings) -> None:
     for name, value in asdict(settings).items():
-        fine = {
-            "size": lambda v: v >= 32,
-            "k": lambda v: v >= 1,
-            "temperature": lambda v: 0 < v < math.inf,
-            "stages": lambda v: v and {*v} <= {0, 1, 2, 3} and len({*v}) == len(v),
-            "limit": lambda v: v is None or v >= 1,
-            "seed": lambda v: v >= 0,
-        }[name]
-        if not fine(value):
-            raise UserError(
-                f"{name} is {value}, which cannot be evaluated with.",
-                "Use a size of 32 pixels or more; k and limit of 1 or more; a positive "
-                "temperature; different stages among 0..3; a seed of 0 or more.",
-            )
+        if not RULES[name].fits(value):
+            raise UserError(f"{name} cannot be {value}.", f"Give {RULES[name].words}.")

@@ -172,7 +172,7 @@ def test_resuming_from_what_is_no_checkpoint_is_refused(tmp_path, config, checkp
     file.write_text("weights")
     assert "is no checkpoint" in refused(config, "--resume", file)
     torch.save(dict(state_dict={}, meta={}), file)
-    assert "no training to go on with" in refused(config, "--resume", file)
+    assert "cannot be resumed" in refused(config, "--resume", file)
 
 
 def test_resuming_another_architecture_is_refused(tmp_path, images, checkpoint, refused):

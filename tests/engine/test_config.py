@@ -164,18 +164,18 @@ def test_numbers_of_any_part_of_the_model_are_checked(config, key, value):
             dict(train_dataloader=dict(sampler=dict(type="DefaultSampler", shuffle=True))),
             "needs a ViewSampler",
         ),
-        (dict(train_dataloader=dict(sampler="ViewSampler")), "is 'ViewSampler', and no dict"),
+        (dict(train_dataloader=dict(sampler="ViewSampler")), "must be a dict, not 'ViewSampler'"),
         (
             dict(default_hooks=dict(mine=dict(type="mmengine.EarlyStoppingHook", monitor="x"))),
-            "EarlyStoppingHook waits for a validation",
+            "EarlyStoppingHook needs validation scores",
         ),
         (
             dict(custom_hooks=[dict(type="EarlyStoppingHook", monitor="eval/knn_top1")]),
-            "EarlyStoppingHook waits for a validation",
+            "EarlyStoppingHook needs validation scores",
         ),
         (
             dict(default_hooks=dict(checkpoint=dict(save_best="eval/knn_top1"))),
-            "save_best waits for a validation",
+            "save_best needs validation scores",
         ),
     ],
 )

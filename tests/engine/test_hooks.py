@@ -129,7 +129,7 @@ def test_what_a_step_has_broken_is_not_saved(
     config = write_config(tmp_path / "config.py", images)
     keep_one = dict(by_epoch=by_epoch, interval=interval, max_keep_ckpts=1)
     options = {f"default_hooks.checkpoint.{name}": value for name, value in keep_one.items()}
-    with pytest.raises(UserError, match="The weights are no numbers before the checkpoint"):
+    with pytest.raises(UserError, match="The weights hold NaN or infinity, so no checkpoint"):
         pretrain(config, work_dir=tmp_path / "run", **options)
     assert [path.stem for path in (tmp_path / "run").glob("*.pth*")] == [kept]
 

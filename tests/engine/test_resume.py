@@ -170,7 +170,7 @@ def test_an_exported_file_is_no_training(tmp_path, images):
     config = write_config(tmp_path / "config.py", images)
     exported = tmp_path / "exported.pth"
     torch.save(dict(state_dict={"a": torch.zeros(1)}, meta=dict(format="other/1")), exported)
-    with pytest.raises(UserError, match="no training to go on with"):
+    with pytest.raises(UserError, match="cannot be resumed"):
         pretrain(config, work_dir=tmp_path / "run", resume=str(exported))
 
 

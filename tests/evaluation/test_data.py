@@ -168,8 +168,8 @@ def empty(folder):
     "make, message",
     [
         (one_class, "has one class, only"),
-        (too_few, "6 labelled images to learn from and 3 to judge on"),
-        (unseen, "that none can be learnt of: yellow"),
+        (too_few, "6 labelled images to learn from and 3 to evaluate on"),
+        (unseen, "that its training part lacks: yellow"),
         (flat, "no layout known for images; it holds: 0.png"),
         (empty, "is empty"),
     ],

@@ -231,10 +231,10 @@ def test_broken_images_are_counted_and_many_are_refused(tmp_path):
     [
         (dict(tasks=["knm"]), "no task 'knm' .did you mean 'knn'"),
         (dict(tasks=["knn", "dense"]), "has no masks to evaluate 'dense' on"),
-        (dict(size=8), "size is 8"),
-        (dict(k=0), "k is 0"),
-        (dict(limit=0), "limit is 0"),
-        (dict(stages=(3, 3)), "stages is"),
+        (dict(size=8), "size cannot be 8"),
+        (dict(k=0), "k cannot be 0"),
+        (dict(limit=0), "limit cannot be 0"),
+        (dict(stages=(3, 3)), "stages cannot be"),
     ],
 )
 def test_wrong_requests(classes, options, message):

@@ -209,7 +209,7 @@ def choose_classes(found: list[str], wanted: list[str] | None, where: str) -> li
     for name in wanted or ():
         if name not in found and "=" in name:
             raise UserError(
-                f"'{name}' and plain names do not go together, nor with boxes.",
+                f"'{name}' cannot be used here: INDEX=NAME is for masks, and then for every class.",
                 "Write INDEX=NAME for each class of masks, or names of the data's for each.",
             )
         if name not in found:
