@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -43,9 +44,9 @@ def tool(main: Callable[..., int]) -> Callable[..., int]:
         try:
             return main(argv)
         except UserError as error:
-            # Before they have found each other, all processes of a machine meet the same mistakes.
-            if torch.distributed.is_initialized() or os.environ.get("LOCAL_RANK", "0") == "0":
-                print(f"\nerror: {error}", file=sys.stderr)
+            if os.environ.get("LOCAL_RANK", "0") != "0" and not torch.distributed.is_initialized():
+                time.sleep(10)  # if it is the first one's too, torchrun ends us
+            print(f"\nerror: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("\nStopped.", file=sys.stderr)

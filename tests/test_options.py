@@ -4,7 +4,8 @@ import argparse
 
 import pytest
 
-from densessl.options import Parser, natural, output_file, positive, seed
+from densessl.errors import UserError
+from densessl.options import Parser, natural, output_file, positive, seed, tool
 
 
 def test_a_count_is_a_whole_number_above_0():
@@ -53,3 +54,26 @@ def test_options_of_sub_commands_are_suggested_too(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["step", "--imags", "x"])
     assert "did you mean '--images'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rank, waits", [("0", []), ("1", [10])])
+def test_a_mistake_of_all_processes_is_said_by_the_first(monkeypatch, capsys, rank, waits):
+    """torchrun ends the others while they wait; one that lives on was alone with it."""
+    slept = []
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr("time.sleep", slept.append)
+
+    @tool
+    def main(argv):
+        raise UserError("It is wrong.", "mend it")
+
+    assert main([]) == 2 and slept == waits
+    assert capsys.readouterr().err == "\nerror: It is wrong.\nWhat to do: mend it\n"
+
+
+def test_ctrl_c_is_one_word(capsys):
+    @tool
+    def main(argv):
+        raise KeyboardInterrupt
+
+    assert main([]) == 130 and capsys.readouterr().err == "\nStopped.\n"

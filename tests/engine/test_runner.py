@@ -167,7 +167,7 @@ def test_compiling_takes_networks_and_augmentation():
 
 
 def test_two_runs_of_one_second_have_a_log_each(tmp_path, images, monkeypatch):
-    monkeypatch.setattr("time.time", lambda: 1e9)
+    monkeypatch.setattr("time.strftime", lambda *_: "20260101_000000")
     config = write_config(tmp_path / "config.py", images)
     for name in ("one", "two"):
         pretrain(config, work_dir=tmp_path / name, train_cfg__max_steps=1)
