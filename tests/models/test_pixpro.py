@@ -104,11 +104,22 @@ def test_loss_and_gradient_equal_the_definition(gamma, instance):
     assert figures["pairs_per_image"] == sum(map(len, pairs)) / 4
 
 
+def test_views_of_two_sizes_pair_cells_of_two_grids():
+    method, large, small = pixpro(), views(size=3, side=28), views(size=3, side=16)
+    batch = large._replace(views=(large.views[0], small.views[1]))
+    pairs = method.pairs(batch.records, (7, 4))
+    assert pairs.shape == (3, 49, 16) and pairs.any()
+    figures = method.loss(batch)
+    assert figures["pairs_per_image"].item() == pytest.approx(pairs.sum().item() / 3)
+    figures["loss"].backward()
+
+
 def test_the_same_crop_mirrored_pairs_each_cell_with_its_mirror_image():
     method, batch = pixpro(), views(size=2, side=28)
     box = torch.tensor([[10.0, 20, 60, 70]]).expand(2, -1)
     same = batch.records[0]._replace(box=box, flip=torch.tensor([False, False]))
-    pairs = method.pairs(same, same._replace(flip=torch.tensor([True, False])), 7)
+    mirrored_second = same._replace(flip=torch.tensor([True, False]))
+    pairs = method.pairs((same, mirrored_second), (7, 7))
     assert torch.equal(pairs[1], torch.eye(49, dtype=torch.bool))
     mirrored = torch.arange(49).view(7, 7).flip(1).flatten()
     assert torch.equal(pairs[0].int().argmax(1), mirrored) and pairs[0].sum() == 49

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from densessl.errors import UserError
 from densessl.models import SimCLR
 from tests import plain
 from tests.models import checks
@@ -36,4 +37,7 @@ def test_twenty_steps_repeat_the_golden_losses():
 
 def test_bad_input_and_the_log():
     checks.assert_wants_two_views(simclr())
+    batch = views()
+    with pytest.raises(UserError, match="have 28 and 16 pixels"):
+        simclr().loss(batch._replace(views=(batch.views[0], batch.views[1][..., :16, :16])))
     checks.assert_healthy_figures(simclr().loss(views()))

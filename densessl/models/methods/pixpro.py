@@ -1,5 +1,7 @@
 """PixPro (2011.10043): a cell, smoothed by the cells like it, predicts the cells in its place."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -74,7 +76,7 @@ class PixPro(Method):
         cells = [self.head(m) for m in maps]
         y1, y2 = (self.propagation(x).flatten(2) for x in cells)
 
-        pairs = self.pairs(*batch.records, grid=maps[0].shape[-1])  # (B, Q, K)
+        pairs = self.pairs(batch.records, [m.shape[-1] for m in maps])  # (B, Q, K)
         dense = 2 * pixel_consistency(y1, x2, pairs)
         dense = dense + 2 * pixel_consistency(y2, x1, pairs.transpose(1, 2))
         figures = {
@@ -90,10 +92,11 @@ class PixPro(Method):
             figures.update(dense=dense.detach(), instance=instance.detach())
         return figures
 
-    def pairs(self, one: ViewRecord, two: ViewRecord, grid: int) -> Tensor:
+    def pairs(self, records: Sequence[ViewRecord], grids: Sequence[int]) -> Tensor:
         """(B, Q, K) bool: cells of the two views that show the same place."""
-        centers = [cell_centers(record.box, record.flip, grid) for record in (one, two)]
-        diagonals = [cell_diagonals(record.box, grid) for record in (one, two)]
+        views = list(zip(records, grids, strict=True))
+        centers = [cell_centers(record.box, record.flip, grid) for record, grid in views]
+        diagonals = [cell_diagonals(record.box, grid) for record, grid in views]
         return match_by_distance(*centers, *diagonals, self.threshold)
 
     def instance_loss(self, maps: list[Tensor], teacher_maps: list[Tensor]) -> Tensor:
