@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,21 +37,39 @@ def make_folder(path: str | Path) -> Path:
 
 
 @contextmanager
-def locked(folder: Path, busy: UserError) -> Iterator[None]:
+def locked(folder: Path, busy: UserError, patience: float = 0) -> Iterator[None]:
     """Holds the lock of a folder, for the block and for processes that are started in it and
     outlive this one.
 
+    Args:
+        folder: Must exist.
+        busy: What to raise if another process holds it.
+        patience: Seconds to wait for that process.
+
     Raises:
-        UserError: ``busy``, if another process holds it.
+        UserError: ``busy``, or the lock cannot be opened.
     """
-    with open(folder / LOCK, "w") as file:
+    until = time.monotonic() + patience
+    try:
+        file = open(folder / LOCK, "w")
+    except OSError as error:
+        raise UserError(
+            f"{folder / LOCK} cannot be opened: {error.strerror}.",
+            "Change its permissions, or choose another folder.",
+        ) from error
+    with file:
         os.set_inheritable(file.fileno(), True)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the processes, however
-        except BlockingIOError as error:
-            raise busy from error
-        except OSError:  # a file system without locks
-            pass
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the processes, however
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    raise busy from error
+                time.sleep(0.2)
+                continue
+            except OSError:  # a file system without locks
+                pass
+            break
         yield
 
 

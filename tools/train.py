@@ -72,10 +72,12 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     code = main()
-    if code == 2:  # perhaps of this rank alone: the others wait, and torchrun ends them after it
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
     if torch.distributed.is_initialized():
+        if (
+            code == 2
+        ):  # perhaps of this rank alone: the others wait, and torchrun ends them after it
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
         torch.distributed.destroy_process_group()
     sys.exit(code)

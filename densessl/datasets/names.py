@@ -21,7 +21,9 @@ class Names(Sequence):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: int | slice) -> "str | list[str]":
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
         index = range(len(self))[index]
         start, end = self._ends[index : index + 2]
         return os.fsdecode(self._bytes[start:end].tobytes())

@@ -19,7 +19,7 @@ from densessl.registry import DATASETS
 from densessl.transforms.decode import ImageError
 
 FORMAT = "densessl-shard/2"
-UNFINISHED = "unfinished"  # lies beside shards for as long as not all of them are written
+UNFINISHED = "shards.unfinished"  # lies beside shards for as long as not all of them are written
 
 
 @DATASETS.register_module()

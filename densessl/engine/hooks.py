@@ -159,7 +159,8 @@ class StopHook(Hook):
     ``Stopped``.
 
     A second Ctrl-C ends the process at once, unless the checkpoint is being written. A second
-    SIGTERM does not: schedulers and torchrun may both send one.
+    SIGTERM does not: schedulers and torchrun may both send one. Handlers that were set outside of
+    Python, as by ``faulthandler.register``, are not given back afterwards.
     """
 
     priority = "LOWEST"

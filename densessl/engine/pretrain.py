@@ -25,6 +25,8 @@ from densessl.memory import keep_freed_memory
 from densessl.registry import DATASETS, MODELS
 from densessl.suggest import did_you_mean
 
+# Seconds in which the data workers of a killed training notice, and let its lock go.
+PATIENCE = 10
 # What each launcher leaves in the environment of the processes it starts, and its program.
 LAUNCHERS = {
     "pytorch": ("LOCAL_RANK", "torchrun"),
@@ -140,7 +142,7 @@ def alone_in(work_dir: Path) -> Iterator[None]:
         f"Another training works in {work_dir}.",
         "wait until it has ended, end it, or give another --work-dir",
     )
-    with locked(work_dir, busy):
+    with locked(work_dir, busy, PATIENCE):
         for part in work_dir.glob("*.pth.part"):
             part.unlink()
         yield

@@ -34,10 +34,14 @@ def differences(old: dict[str, Any], new: dict[str, Any], filename: str) -> list
     """
     if not old:
         return []
-    was, now = flat(old), flat(new)
+    was, now = _comparable(old), _comparable(new)
     changed = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key)]
     said = {key: f"{key} from {was.get(key)!r} to {now.get(key)!r}" for key in changed}
-    kinds = [said[key] for key in changed if key.endswith(".type")]
+    kinds = [
+        said[key]
+        for key in changed
+        if key.endswith(".type") and (key in was and key in now or key.startswith(RESTORED))
+    ]
     if kinds:
         raise UserError(
             f"{filename} was trained with another recipe; this config changes {', '.join(kinds)}.",
@@ -55,6 +59,15 @@ def differences(old: dict[str, Any], new: dict[str, Any], filename: str) -> list
     if taken:
         lines.append(f"this config changes {', '.join(taken)}, from the next step on")
     return lines
+
+
+def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Its keys and values, types by their own names: a config may name or hold them in any way."""
+    return {
+        key: str(value).rpartition(".")[2] if key.endswith(".type") else value
+        for key, value in flat(recipe).items()
+        if not key.endswith(("._scope_", "._delete_"))
+    }
 
 
 def flat(value: Any, key: str = "") -> dict[str, Any]:

@@ -24,7 +24,7 @@ from densessl.engine.compiling import compile_networks
 from densessl.engine.hooks import method_of
 from densessl.engine.loop import end_workers
 from densessl.engine.message_hub import DeferredMessageHub
-from densessl.engine.recipe import differences, recipe_of
+from densessl.engine.recipe import RESTORED, differences, recipe_of
 from densessl.environment import CORE_PACKAGES, package_versions
 from densessl.errors import UserError
 from densessl.files import check_free_space, open_atomically
@@ -53,6 +53,8 @@ def _not_of_mmengine_itself(record: logging.LogRecord) -> bool:
 
 class PretrainRunner(Runner):
     """The Runner of pretraining. One iteration is one optimizer step of all micro-batches."""
+
+    _restored: dict = {}  # of the recipe, what came from the checkpoint that was resumed
 
     @classmethod
     def from_cfg(cls, cfg: Config, dataset: Dataset) -> "PretrainRunner":
@@ -170,7 +172,7 @@ class PretrainRunner(Runner):
             format=CHECKPOINT_FORMAT,
             method=type(method).__name__,
             architecture=self.cfg.model.backbone.to_dict(),
-            recipe=recipe_of(self.cfg),
+            recipe=recipe_of(self.cfg) | self._restored,
             input=preprocessor.input,
             view_size=getattr(self.train_dataloader.dataset.transform, "size", None),
             step=method.step,
@@ -271,14 +273,18 @@ class PretrainRunner(Runner):
                 "go on with the version that wrote it (see versions in the checkpoint), or begin a "
                 f"new run with --cfg-options load_from={filename}",
             )
-        for line in differences(meta.get("recipe", {}), recipe_of(self.cfg), filename):
+        recipe = meta.get("recipe", {})
+        for line in differences(recipe, recipe_of(self.cfg), filename):
             self.logger.warning(line)
+        self._restored = {part: recipe[part] for part in RESTORED if part in recipe}
+        if meta.get("seed") != self._randomness_cfg.get("seed"):
+            self.logger.info(f"the seed stays the checkpoint's, {meta.get('seed')}")
         ends = [scheduler.end for scheduler in self.param_schedulers or []]
         self._randomness_cfg["seed"] = None  # the checkpoint's decides, and mmengine need not warn
         super().resume(filename, **kwargs)
         self._resume_order(meta)
         kept = [scheduler.end for scheduler in self.param_schedulers or []]
-        if kept != ends:
+        if kept[-1:] != ends[-1:]:
             unit = "epoch" if self.param_schedulers[-1].by_epoch else "step"
             self.logger.warning(
                 f"the schedule in the checkpoint ends at {unit} {kept[-1]}, and one of this "

@@ -18,7 +18,7 @@ from densessl.evaluation.data import Sample
 from densessl.models.backbones import build_backbone
 from densessl.transfer.export import load_source
 from densessl.transfer.finetune.inits import RANDOM, SUPERVISED, file_sha256, torchvision_file
-from densessl.transfer.source import IMAGENET_INPUT
+from densessl.transfer.source import IMAGENET_INPUT, SourceBackbone
 from densessl.transfer.targets.base import describe, fixed_size
 from densessl.transforms.decode import ImageError, decode_scale, image_size, read_image
 from densessl.transforms.functional import normalize
@@ -134,13 +134,23 @@ def load_frozen(
         meta, facts = dict(input=IMAGENET_INPUT), dict(source=RANDOM)
     else:
         file = torchvision_file() if source == SUPERVISED else Path(source)
-        found = load_source(file, which, trust, architecture)
+        found = _source(file, which, trust, architecture)
         module, meta, built = found.build(out_indices=out_indices), found.meta, found.architecture
         facts = dict(source=file.name, sha256=file_sha256(file), which=which, step=meta.get("step"))
     method = SUPERVISED if source == SUPERVISED else meta.get("method")
     facts = dict(**facts, method=method, architecture=describe(built))
     module = module.to(get_device(), memory_format=torch.channels_last)
     return FrozenBackbone(module, meta["input"], out_indices, facts, meta.get("view_size"))
+
+
+def _source(file: Path, which: str, trust: bool, architecture: str | None) -> SourceBackbone:
+    """By what the file says or shows, else by the name given, which may be meant for another."""
+    try:
+        return load_source(file, which, trust)
+    except UserError:
+        if architecture is None:
+            raise
+        return load_source(file, which, trust, architecture)
 
 
 def _named_architecture(name: str) -> dict:

@@ -45,12 +45,14 @@ class Place:
         path: Keys that lead to the state dict.
         prefix: How the names begin, without wrappers.
         which: ``student`` or ``teacher``.
+        beside: How other names begin that must be there too.
     """
 
     layout: str
     path: tuple[str, ...]
     prefix: str
     which: str = "student"
+    beside: str = ""
 
 
 VISSL = ("classy_state_dict", "base_model", "model", "trunk")
@@ -67,8 +69,8 @@ PLACES = (
     Place("PixPro", MODEL, "encoder_k.", "teacher"),
     Place("Barlow Twins", MODEL, "backbone."),
     Place("a method's own state_dict", STATE, "backbone.model."),
-    Place("a method's own state_dict", STATE, "teacher.backbone.model.", "teacher"),
-    Place("a method's own state_dict", STATE, "teacher.backbone.", "teacher"),
+    Place("a method's own state_dict", STATE, "teacher.backbone.model.", "teacher", "backbone."),
+    Place("a method's own state_dict", STATE, "teacher.backbone.", "teacher", "backbone."),
     Place(MM, STATE, "backbone."),
     Place("OpenSelfSup or DenseCL", STATE, "encoder_q.0."),
     Place("MoCo", STATE, "encoder_q."),
@@ -163,6 +165,8 @@ def _tensors_at(
         if bare.startswith(place.prefix):
             found[bare.removeprefix(place.prefix)] = value
             written = key[: len(key) - len(bare)] + place.prefix
+    if not any(key.startswith(place.beside) for key in holder if isinstance(key, str)):
+        return None
     if not place.prefix and not any(key.startswith(signs) for key in found):
         return None
     return (found, written, where) if found else None

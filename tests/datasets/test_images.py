@@ -224,6 +224,7 @@ def test_names_are_a_list_of_strings():
     names = ["a.jpg", "", "ü/b.png", "\udce9"]
     packed = Names(names)
     assert [*packed] == names and len(packed) == 4 and packed[-1] == "\udce9" and packed
+    assert packed[:2] == names[:2]
     assert not Names([])
     with pytest.raises(IndexError):
         packed[4]

@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_whole_shards_and_says_so(images, tmp_path, monkeypat
     assert "remove the shards" in caught.value.remedy
     assert {path.name for path in out.iterdir()} == {
         f"shard-00000{number}.tar{end}" for number in (0, 1) for end in ("", ".idx")
-    } | {"unfinished"}
+    } | {"shards.unfinished"}
     with pytest.raises(UserError, match="are not all: tools/shard.py was stopped there"):
         TarShards(out, lambda data, key: None)
     with pytest.raises(UserError, match="already, of a run that was stopped"):

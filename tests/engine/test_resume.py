@@ -1,15 +1,21 @@
 """A run that was stopped and resumed is the run that was never stopped, bit for bit."""
 
 import os
+import sys
 
 import pytest
 import torch
 
 from densessl.checkpoint import load_checkpoint
 from densessl.engine import pretrain
+from densessl.engine.config import load_config
 from densessl.engine.pretrain import alone_in, latest_checkpoint
+from densessl.engine.recipe import differences, recipe_of
 from densessl.errors import UserError
+from densessl.models import DenseCL
 from tests.training import write_config
+
+SHIPPED = "densecl/densecl_r18_1xb64-coslr-100e_folder.py"
 
 
 def states(checkpoint) -> dict:
@@ -146,9 +152,28 @@ def test_what_changed_in_the_recipe_is_said_or_refused(tmp_path, images, capsys)
     assert "model.temperature from 0.2 to 0.5, transform.size from 32 to 24, from the next" in out
     assert load_checkpoint(last)["optimizer"]["param_groups"][0]["lr"] < 1e-5
     assert (run / "config.py").read_text() != written
+    for rate, said in ((7, True), (1e-3, False)):  # against what was trained with
+        options = dict(optim_wrapper__optimizer__lr=rate, model__temperature=0.5)
+        pretrain(config, work_dir=run, resume=True, seed=9, train_cfg__max_steps=3, **options)
+        out = capsys.readouterr().out
+        assert ("but optimizer and schedules stay" in out) == said
+        assert "the seed stays the checkpoint's, 0" in out
 
 
-def test_two_trainings_do_not_share_a_work_dir(tmp_path, images):
+def test_the_same_recipe_in_other_words_is_no_change():
+    plain = recipe_of(load_config(SHIPPED))
+    spelt = load_config(SHIPPED)
+    spelt.model.type, spelt.optim_wrapper.optimizer.type = DenseCL, torch.optim.AdamW
+    spelt.model.backbone._scope_ = "densessl"
+    assert differences(plain, recipe_of(load_config(spelt)), "x.pth") == []
+    assert differences({}, plain, "x.pth") == []  # of a checkpoint from before
+    spelt.model.data_preprocessor = dict(type="ViewPreprocessor")
+    (line,) = differences(plain, recipe_of(load_config(spelt)), "x.pth")
+    assert "model.data_preprocessor.type from None" in line
+
+
+def test_two_trainings_do_not_share_a_work_dir(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(sys.modules["densessl.engine.pretrain"], "PATIENCE", 0.5)
     config, run = write_config(tmp_path / "config.py", images), tmp_path / "run"
     run.mkdir()
     (run / "epoch_1.pth.part").touch()  # of one that was killed
