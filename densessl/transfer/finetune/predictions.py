@@ -88,39 +88,58 @@ def colour(label: int) -> tuple[int, int, int]:
 def _paint_objects(
     picture: Image.Image, boxes, labels: list[int], masks, classes: list[str], scores
 ) -> Image.Image:
-    canvas = np.asarray(picture, dtype=np.float32).copy()
-    for label, mask in zip(labels, masks if masks is not None else (), strict=False):
-        where = mask.astype(bool)
-        canvas[where] = 0.5 * canvas[where] + 0.5 * np.array(colour(label))
-    canvas = Image.fromarray(canvas.astype(np.uint8))
-    factor = max(1.0, MIN_WIDTH / canvas.width)
-    canvas = canvas.resize((round(canvas.width * factor), round(canvas.height * factor)))
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
+    masks = [mask.astype(bool) for mask in masks] if masks is not None else []
+    canvas, factor = _canvas(picture, zip(masks, map(colour, labels), strict=False), opacity=0.5)
+    draw = ImageDraw.Draw(canvas)
     for number, (box, label) in enumerate(zip(boxes, labels, strict=True)):
         left, top, right, bottom = (float(value) * factor for value in box)
-        draw.rectangle((left, top, right, bottom), outline=colour(label), width=2)
+        draw.rectangle(
+            (left, top, right, bottom), outline=colour(label), width=max(2, canvas.width // 180)
+        )
         text = classes[label] + (f" {scores[number]:.2f}" if scores else "")
-        place = (left + 2, max(0, top - 15))
-        draw.rectangle(draw.textbbox(place, text, font=font), fill=colour(label))
-        draw.text(place, text, fill="black", font=font)
+        _caption(draw, (left, top), text, colour(label), above=True)
     return canvas
 
 
 def _paint_classes(picture: Image.Image, labels: torch.Tensor, classes: list[str]) -> Image.Image:
-    canvas = np.asarray(picture, dtype=np.float32).copy()
     labels = labels.squeeze().cpu().numpy()
     shown = [i for i, name in enumerate(classes) if name != "background" and (labels == i).any()]
-    for index in shown:
-        where = labels == index
-        canvas[where] = 0.45 * canvas[where] + 0.55 * np.array(colour(index))
-    canvas = Image.fromarray(canvas.astype(np.uint8))
-    factor = max(1.0, MIN_WIDTH / canvas.width)
-    canvas = canvas.resize((round(canvas.width * factor), round(canvas.height * factor)))
-    draw, font, left = ImageDraw.Draw(canvas), ImageFont.load_default(13), 4
+    canvas, _ = _canvas(picture, ((labels == i, colour(i)) for i in shown), opacity=0.55)
+    draw, left, top = ImageDraw.Draw(canvas), 4, 2
     captions = [(classes[index], colour(index)) for index in shown]
     for text, fill in captions or [("background only", GRAY)]:
-        box = draw.textbbox((left, 2), text, font=font)
-        draw.rectangle(box, fill=fill)
-        draw.text((left, 2), text, fill="black", font=font)
-        left = box[2] + 6
+        width, height = _text_size(draw, text)
+        if left > 4 and left + width > canvas.width:
+            left, top = 4, top + height + 4
+        _caption(draw, (left, top), text, fill)
+        left += width + 6
     return canvas
+
+
+def _canvas(picture: Image.Image, areas, opacity: float) -> tuple[Image.Image, float]:
+    """``picture`` with (mask, colour) ``areas`` over it, and how much larger it has become."""
+    pixels = np.asarray(picture, dtype=np.float32).copy()
+    for where, fill in areas:
+        pixels[where] = (1 - opacity) * pixels[where] + opacity * np.array(fill)
+    factor = max(1.0, MIN_WIDTH / picture.width)
+    size = [round(side * factor) for side in picture.size]
+    return Image.fromarray(pixels.astype(np.uint8)).resize(size), factor
+
+
+def _font(draw: ImageDraw.ImageDraw) -> ImageFont.FreeTypeFont:
+    """As large as a page of thumbnails needs."""
+    return ImageFont.load_default(draw.im.size[0] / 20)
+
+
+def _text_size(draw: ImageDraw.ImageDraw, text: str) -> tuple[int, int]:
+    return draw.textbbox((0, 0), text, font=_font(draw))[2:]
+
+
+def _caption(draw: ImageDraw.ImageDraw, place, text: str, fill, above: bool = False) -> None:
+    """Writes ``text`` on ``fill`` at or above a place, but not over the border."""
+    width, height = _text_size(draw, text)
+    x = max(0, min(place[0], draw.im.size[0] - width))
+    y = max(0, place[1] - height if above else place[1])
+    left, top, right, bottom = draw.textbbox((x, y), text, font=_font(draw))
+    draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill=fill)
+    draw.text((x, y), text, fill="black", font=_font(draw))
