@@ -196,7 +196,7 @@ class StopHook(Hook):
         signum = self._agreed()
         if signum:
             self._saving = True
-            checkpoint = runner.save_now(runner.iter + 1)
+            checkpoint = runner.save_now(runner.iter + 1, stopped=True)
             raise Stopped(signum, checkpoint)
 
     def _agreed(self) -> int:

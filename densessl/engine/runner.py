@@ -55,6 +55,7 @@ class PretrainRunner(Runner):
     """The Runner of pretraining. One iteration is one optimizer step of all micro-batches."""
 
     _restored: dict = {}  # of the recipe, what came from the checkpoint that was resumed
+    _superseded: Path | None = None  # that checkpoint, if nobody needs it after the next
 
     @classmethod
     def from_cfg(cls, cfg: Config, dataset: Dataset) -> "PretrainRunner":
@@ -158,12 +159,13 @@ class PretrainRunner(Runner):
         loader = self.train_dataloader
         return dict(seed=loader.sampler.seed, images_per_step=loader.batch_size * self.world_size)
 
-    def meta(self, epoch: int, iter: int) -> dict:
+    def meta(self, epoch: int, iter: int, stopped: bool = False) -> dict:
         """What a checkpoint says about itself beside mmengine's own entries.
 
         Args:
             epoch: Whole epochs behind it.
             iter: Optimizer steps behind it.
+            stopped: Whether it is there because of a signal.
         """
         began = self.train_loop.epoch_began if epoch == self.epoch else iter
         method = method_of(self)
@@ -181,6 +183,7 @@ class PretrainRunner(Runner):
             order=dict(self.data_order(), epoch_steps=iter - began),
             epoch=epoch,
             iter=iter,
+            stopped=stopped,
         )
 
     @master_only
@@ -194,12 +197,19 @@ class PretrainRunner(Runner):
             os.replace(partial, Path(out_dir, filename))
         finally:
             partial.unlink(missing_ok=True)
+        if self._superseded and self._superseded != Path(out_dir, filename):
+            self._superseded.unlink(missing_ok=True)
+            self._superseded = None
 
-    def save_now(self, steps: int) -> str:
-        """Writes a checkpoint after ``steps`` optimizer steps, and returns its path."""
+    def save_now(self, steps: int, stopped: bool = False) -> str:
+        """Writes a checkpoint after ``steps`` optimizer steps, and returns its path. One that was
+        ``stopped`` goes once a training that resumes from it has written another."""
         path = Path(self.work_dir, f"step_{steps}.pth")
         self.save_checkpoint(
-            self.work_dir, path.name, meta=dict(epoch=self.epoch, iter=steps), by_epoch=False
+            self.work_dir,
+            path.name,
+            meta=dict(epoch=self.epoch, iter=steps, stopped=stopped),
+            by_epoch=False,
         )
         if is_main_process():
             with open_atomically(Path(self.work_dir, "last_checkpoint")) as file:
@@ -276,6 +286,8 @@ class PretrainRunner(Runner):
         recipe = meta.get("recipe", {})
         for line in differences(recipe, recipe_of(self.cfg), filename):
             self.logger.warning(line)
+        if meta.get("stopped") and Path(filename).parent.samefile(self.work_dir):
+            self._superseded = Path(filename)
         self._restored = {part: recipe[part] for part in RESTORED if part in recipe}
         if meta.get("seed") != self._randomness_cfg.get("seed"):
             self.logger.info(f"the seed stays the checkpoint's, {meta.get('seed')}")

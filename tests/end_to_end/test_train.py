@@ -307,6 +307,7 @@ def test_signals_leave_a_checkpoint_and_resume_goes_on(config, tmp_path, capfd):
         last = (work_dir / "last_checkpoint").read_text()
         assert "Traceback" not in err and f"Stopped. Checkpoint: {last}" in err
         steps.append(load_checkpoint(last)["meta"]["step"])
+        assert [str(file) for file in work_dir.glob("step_*.pth")] == [last]  # not all of before
     assert 0 < steps[0] < steps[1] < steps[2]
     assert main([*argv, *endless[1:], f"train_cfg.max_steps={steps[2] + 9}"]) == 0
     assert f"step_{steps[2] + 9}.pth" in capfd.readouterr().out

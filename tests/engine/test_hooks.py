@@ -172,7 +172,7 @@ def test_a_second_ctrl_c_waits_for_the_checkpoint(capfd):
     hook = StopHook()
     hook._note(signal.SIGINT, None)
 
-    def save_now(steps):
+    def save_now(steps, stopped):
         hook._note(signal.SIGINT, None)
         return "step_1.pth"
 
