@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 import densessl.registry as registries
 from densessl.engine.recipe import flat
 from densessl.engine.runner import OUR_HOOKS
-from densessl.engine.values import check_values
+from densessl.engine.values import check_model_values, check_values
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
 
@@ -89,6 +89,7 @@ def check_config(cfg: Config) -> None:
         else:
             _check_value(value, key)
     check_values(cfg)
+    check_model_values(cfg.model)
     _check_ours(cfg)
 
 

@@ -72,8 +72,21 @@ def check_values(cfg: Config) -> None:
                 f"{key} is {'missing' if value is MISSING else repr(value)}.",
                 "give a dict, as the shipped configs do; one of your own begins with _base_",
             )
-    ruled = [(key, _at(cfg, key), rule) for key, rule in RULES.items()]
-    for key, value, rule in [*ruled, *_of_model(cfg.model)]:
-        absent = value is MISSING or value is None and key.rpartition(".")[2] in MAY_BE_NONE
-        if not absent and not rule.fits(value):
-            raise UserError(f"{key} is {value!r}.", f"give {rule.words}")
+    for key, rule in RULES.items():
+        _check(key, _at(cfg, key), rule)
+
+
+def check_model_values(model: dict) -> None:
+    """The same for the numbers of a pretraining's ``model``; mmdet's parts may have others there.
+
+    Raises:
+        UserError: As ``check_values``.
+    """
+    for key, value, rule in _of_model(model):
+        _check(key, value, rule)
+
+
+def _check(key: str, value: Any, rule: Rule) -> None:
+    absent = value is MISSING or value is None and key.rpartition(".")[2] in MAY_BE_NONE
+    if not absent and not rule.fits(value):
+        raise UserError(f"{key} is {value!r}.", f"give {rule.words}")

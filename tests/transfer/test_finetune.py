@@ -57,6 +57,12 @@ def test_a_number_that_cannot_be_is_named():
             load_config("fcn_small", {"train_dataloader.batch_size": value})
 
 
+def test_models_of_mmdet_may_have_lists_where_ours_have_numbers():
+    channels = [256, 128, 64]  # as YOLO's necks have
+    cfg = load_config("fcos_fpn_small", {"model.neck.out_channels": channels})
+    assert cfg.model.neck.out_channels == channels
+
+
 def test_options_reach_the_config_and_new_arguments_pass():
     options = {"optim_wrapper.optimizer.lr": 0.5, "optim_wrapper.optimizer.amsgrad": True}
     optimizer = load_config("fcn_small", options).optim_wrapper.optimizer
