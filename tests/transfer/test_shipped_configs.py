@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, METRICS, MODELS, DefaultScope
+from PIL import Image
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from densessl.errors import UserError
 from densessl.models.backbones import build_backbone
-from densessl.transfer.finetune.configure import load_config, move_data_root
+from densessl.transfer.finetune.configure import load_config, missing_files, move_data_root
 from densessl.transfer.finetune.harness import check_loading
 from densessl.transfer.finetune.inits import Init, load_into, set_init_cfg
 from densessl.transfer.source import IMAGENET_INPUT
@@ -22,8 +24,10 @@ PUBLISHED = {
     VOC_C4: "c4",
     "mask-rcnn_r50-c4_1x_coco": "c4",
     "mask-rcnn_r50-fpn_1x_coco": "plain",
+    "retinanet_r50-fpn_1x_coco": "plain",
     "fcn_r50-d8_20k_voc12aug": "dilated",
     "fcn_r50-d8_40k_cityscapes": "dilated",
+    "fcn_r50-d8_80k_ade20k": "dilated",
 }
 SMALL = (
     "faster-rcnn_fpn_small",
@@ -105,6 +109,8 @@ def test_every_layer_trains_with_batchnorm_that_updates(name, form):
         assert inside == {"backbone", "neck", "roi_head"} and heads == {"bbox_head", "mask_head"}
         assert len(model.roi_head.bbox_head.shared_convs) == 4
         assert len(model.roi_head.bbox_head.shared_fcs) == 1
+    elif name == "retinanet_r50-fpn_1x_coco":
+        assert inside == {"backbone", "neck"}
     elif form == "c4":
         assert inside == {"backbone", "roi_head"}
         assert "roi_head.shared_head.norm" in norms
@@ -173,6 +179,35 @@ def test_voc0712_data_and_metric(tmp_path):
     assert [Path(name).name for name in names] == ["VOC2007", "VOC2012"]
 
 
+def test_ade20k_data_and_metric(tmp_path):
+    """In ADE20K's layout: mask value 0 is nothing and ignored, 1 is the first of 150 classes."""
+    for part in ("training", "validation"):
+        for kind in ("images", "annotations"):
+            (tmp_path / kind / part).mkdir(parents=True)
+        mask = np.zeros((40, 50), np.uint8)
+        mask[:, 10:30], mask[:, 30:] = 1, 150
+        Image.fromarray(mask).save(tmp_path / "annotations" / part / f"ADE_{part}_1.png")
+        Image.new("RGB", (50, 40)).save(tmp_path / "images" / part / f"ADE_{part}_1.jpg")
+    cfg = load_config("fcn_r50-d8_80k_ade20k")
+    move_data_root(cfg, tmp_path)
+    assert not missing_files(cfg)
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        train = DATASETS.build(cfg.train_dataloader.dataset)
+        val = DATASETS.build(cfg.val_dataloader.dataset)
+        metric = METRICS.build(cfg.val_evaluator)
+    assert (len(train), len(val)) == (1, 1) and len(val.metainfo["classes"]) == 150
+    assert max(train[0]["inputs"].shape[1:]) == 512
+    truth = val[0]["data_samples"].gt_sem_seg.data[0]
+    assert truth[0, [0, 10, 49]].tolist() == [255, 0, 149]
+    metric.dataset_meta = val.metainfo
+    found = torch.where(truth == 255, 7, truth)
+    sample = dict(gt_sem_seg=dict(data=truth[None]), pred_sem_seg=dict(data=found[None]))
+    metric.process({}, [sample])
+    assert metric.evaluate(1)["densessl/mIoU"] == 100
+    (tmp_path / "annotations" / "training").rename(tmp_path / "annotations" / "train")
+    assert missing_files(cfg) == [str(tmp_path / "annotations" / "training")]
+
+
 def test_published_schedules():
     cfg = load_config("mask-rcnn_r50-fpn_1x_coco")
     assert cfg.train_cfg.max_epochs == 12
@@ -180,6 +215,14 @@ def test_published_schedules():
     resize = next(t for t in cfg.train_pipeline if t.type == "RandomChoiceResize")
     assert resize.scales == [(1333, side) for side in (640, 672, 704, 736, 768, 800)]
     assert cfg.train_dataloader.dataset.pipeline == cfg.train_pipeline
+    cfg = load_config("retinanet_r50-fpn_1x_coco")
+    assert cfg.train_cfg.max_epochs == 12
+    assert cfg.optim_wrapper.optimizer.lr == 0.01 and cfg.transfer.total_batch == 16
+    load = next(t for t in cfg.train_dataloader.dataset.pipeline if t.type == "LoadAnnotations")
+    assert load == dict(type="LoadAnnotations", with_bbox=True)
+    cfg = load_config("fcn_r50-d8_80k_ade20k")
+    assert cfg.train_cfg.max_iters == 80000 and cfg.transfer.total_batch == 16
+    assert cfg.optim_wrapper.optimizer == dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=5e-4)
     cfg = load_config("fcn_r50-d8_20k_voc12aug")
     assert cfg.train_cfg.max_iters == 20000
     assert cfg.optim_wrapper.optimizer == dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=5e-4)

@@ -8,9 +8,8 @@ coco_instances = dict(
     total_batch=16,
 )
 sync_bn = dict(type="SyncBN", requires_grad=True)
-multi_scale_pipeline = [
-    dict(type="LoadImageFromFile", backend_args=None),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+load_image = dict(type="LoadImageFromFile", backend_args=None)
+multi_scale = [
     dict(
         type="RandomChoiceResize",
         scales=[(1333, side) for side in (640, 672, 704, 736, 768, 800)],
@@ -19,12 +18,26 @@ multi_scale_pipeline = [
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
+box_pipeline = [load_image, dict(type="LoadAnnotations", with_bbox=True), *multi_scale]
+mask_pipeline = [
+    load_image,
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    *multi_scale,
+]
+
+# Detectors on an FPN: every layer trained.
+trained_r50 = dict(
+    frozen_stages=-1,
+    norm_eval=False,
+    norm_cfg=sync_bn,
+    # Written by tools/convert.py --to mmdet; tools/transfer.py sets it.
+    init_cfg=dict(type="Pretrained", checkpoint="exported-backbone.pth"),
+)
 
 # Detectors on C4: every layer trained, one more norm after C5.
 # Written by tools/convert.py --to mmdet; tools/transfer.py sets it. For mmdet's own tools set both
 # model.backbone.init_cfg.checkpoint and model.roi_head.shared_head.init_cfg.checkpoint.
 c4_weights = dict(type="Pretrained", checkpoint="exported-backbone.pth")
-c4_norm = dict(type="SyncBN", requires_grad=True)
 r50_c4 = dict(
     data_preprocessor=dict(
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
@@ -33,7 +46,7 @@ r50_c4 = dict(
         style="pytorch",
         frozen_stages=-1,
         norm_eval=False,
-        norm_cfg=c4_norm,
+        norm_cfg=sync_bn,
         init_cfg=c4_weights,
     ),
     roi_head=dict(
@@ -41,7 +54,7 @@ r50_c4 = dict(
             type="Res5ExtraNorm",
             style="pytorch",
             norm_eval=False,
-            norm_cfg=c4_norm,
+            norm_cfg=sync_bn,
             init_cfg=c4_weights,
         )
     ),

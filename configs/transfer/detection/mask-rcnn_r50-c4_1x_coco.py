@@ -14,7 +14,7 @@ transfer = dict(_base_.coco_instances, title="Mask R-CNN R50-C4 on COCO, 1x")
 
 model = _base_.r50_c4
 
-train_pipeline = _base_.multi_scale_pipeline
+train_pipeline = _base_.mask_pipeline
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_evaluator = dict(type="ExactCocoMetric")
 test_evaluator = val_evaluator

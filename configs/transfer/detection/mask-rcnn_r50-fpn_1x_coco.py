@@ -10,21 +10,17 @@ custom_imports = dict(imports=["densessl.transfer.mm.detection"], allow_failed_i
 transfer = dict(_base_.coco_instances, title="Mask R-CNN R50-FPN on COCO, 1x")
 
 model = dict(
-    backbone=dict(
-        frozen_stages=-1,
-        norm_eval=False,
-        norm_cfg=_base_.sync_bn,
-        # Written by tools/convert.py --to mmdet; tools/transfer.py sets it.
-        init_cfg=dict(type="Pretrained", checkpoint="exported-backbone.pth"),
-    ),
+    backbone=_base_.trained_r50,
     neck=dict(norm_cfg=_base_.sync_bn),
     roi_head=dict(
-        bbox_head=dict(type="Shared4Conv1FCBBoxHead", conv_out_channels=256, norm_cfg=_base_.sync_bn),
+        bbox_head=dict(
+            type="Shared4Conv1FCBBoxHead", conv_out_channels=256, norm_cfg=_base_.sync_bn
+        ),
         mask_head=dict(norm_cfg=_base_.sync_bn),
     ),
 )
 
-train_pipeline = _base_.multi_scale_pipeline
+train_pipeline = _base_.mask_pipeline
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_evaluator = dict(type="ExactCocoMetric")
 test_evaluator = val_evaluator

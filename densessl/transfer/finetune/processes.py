@@ -32,6 +32,7 @@ class Process:
     slot: int
     popen: subprocess.Popen
     spoke: float = 0.0
+    told: dict | None = None  # the progress that was last printed
 
 
 def run_all(
@@ -140,9 +141,9 @@ def _speak(process: Process, total: int, clock: Clock, waiting: int, jobs: int) 
     if time.time() - process.spoke < SPEAK_EVERY:
         return
     progress = read_json(process.folder / "progress.json")
-    if progress is None:
+    if progress is None or progress == process.told:
         return
-    process.spoke = time.time()
+    process.spoke, process.told = time.time(), progress
     speed, here = progress["seconds_per_iter"], progress["seconds_left"]
     this = progress["total"] * speed
     loss = "" if progress["loss"] is None else f", loss {progress['loss']:.3f}"
