@@ -1,4 +1,4 @@
-"""How good frozen features are: test.py CHECKPOINT --data DIR [--tasks knn linear crops dense]."""
+"""How good frozen features are: test.py CHECKPOINT --data DIR [--tasks knn dense ...]."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--tasks",
         nargs="+",
         metavar="TASK",
-        help="knn, linear (whole images), crops (boxes), dense (masks); default: all there is",
+        help="knn, linear (whole images), crops (boxes), dense, cells (masks); default: all",
     )
     parser.add_argument(
         "--size",
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         nargs="+",
         default=[3],
         metavar="N",
-        help="whose maps the dense probe gets, 0..3 = C2..C5 (3)",
+        help="whose maps dense and cells get, 0..3 = C2..C5 (3)",
     )
     parser.add_argument(
         "--limit",

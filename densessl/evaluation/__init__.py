@@ -3,6 +3,7 @@
 ``evaluate`` does it all; the parts are pure functions on tensors.
 """
 
+from densessl.evaluation.dense import dense_knn, dense_probe
 from densessl.evaluation.evaluate import evaluate, table
 from densessl.evaluation.hook import EvaluationHook
 from densessl.evaluation.knn import knn_classify
@@ -13,12 +14,13 @@ from densessl.evaluation.metrics import (
     mean_average_precision,
     mean_iou,
 )
-from densessl.evaluation.probes import dense_probe, fit_linear, linear_probe
+from densessl.evaluation.probes import fit_linear, linear_probe
 
 __all__ = [
     "EvaluationHook",
     "average_precision",
     "confusion_matrix",
+    "dense_knn",
     "dense_probe",
     "evaluate",
     "fit_linear",

@@ -48,11 +48,12 @@ def evaluate(
     Args:
         backbone: A checkpoint, ``random``, ``supervised`` or a module; see ``load_frozen``.
         data: A folder of classes, VOC, COCO or masks.
-        tasks: Of ``knn``, ``linear``, ``crops`` and ``dense``; by default all that the data allow.
+        tasks: Of ``knn``, ``linear``, ``crops``, ``dense`` and ``cells``; by default all that the
+            data allow.
         size: Side of the images in pixels; by default that of the pretraining's views, else 128.
         k: Neighbours that vote.
         temperature: Of their votes.
-        stages: Whose maps the dense probe gets, 0..3 = C2..C5.
+        stages: Whose maps ``dense`` and ``cells`` get, 0..3 = C2..C5.
         limit: At most so many samples to learn from; what is judged on stays whole.
         seed: Of the split, of ``limit`` and of random weights.
         which: ``student`` or ``teacher``.

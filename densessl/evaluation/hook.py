@@ -26,7 +26,7 @@ class EvaluationHook(Hook):
 
     Args:
         data: The labelled folder.
-        tasks: Of ``knn``, ``linear``, ``crops`` and ``dense``.
+        tasks: Of ``knn``, ``linear``, ``crops``, ``dense`` and ``cells``.
         interval: Epochs between evaluations; the last epoch is always evaluated.
         size: Side of the images in pixels; by default that of the views.
         k: Neighbours that vote.

@@ -21,7 +21,8 @@ def knn_classify(
 
     Args:
         bank: (N, C) features with labels.
-        labels: (N,) class indices; or (N, K) where an image may show several: 1 is a vote for.
+        labels: (N,) class indices; or (N, K), what an entry's vote counts for each class, such as
+            1 for those that an image shows; what is below 0 counts nothing.
         queries: (M, C).
         num_classes: K.
         k: How many neighbours vote; at most N do.
@@ -45,7 +46,7 @@ def knn_classify(
             empty = weights.new_zeros(len(chunk), num_classes)
             scores.append(empty.scatter_add(1, votes, weights))
         else:
-            scores.append(torch.einsum("mk,mkc->mc", weights, (votes == 1).to(weights)))
+            scores.append(torch.einsum("mk,mkc->mc", weights, votes.clamp(min=0).to(weights)))
     return torch.cat(scores)
 
 

@@ -1,13 +1,11 @@
 """Linear classifiers on frozen features: convex, fitted to the end, without random numbers."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densessl.evaluation.metrics import IGNORED, confusion_matrix
 from densessl.precision import full_precision
 
 PENALTY = 1e-2
@@ -107,69 +105,3 @@ def linear_probe(
         targets, ones = F.one_hot(labels, num_classes), torch.ones_like(labels)
         classifier = fit_linear(features, targets, ones, penalty=penalty)
     return classifier(queries.to(features.device)).to(queries.device)
-
-
-def dense_probe(
-    train_maps: Tensor,
-    train_masks: Iterable[Tensor],
-    val_maps: Tensor,
-    val_masks: Iterable[Tensor],
-    num_classes: int,
-    penalty: float = PENALTY,
-    device: torch.device | None = None,
-) -> Tensor:
-    """A 1x1 convolution on frozen maps, its scores resized bilinearly to the mask.
-
-    It is fitted to the cells of the maps: the target of a cell is the share of each class among
-    its labelled pixels, its weight how many those are.
-
-    Args:
-        train_maps: (N, C, h, w) of square images: what is no square was padded right or below.
-        train_masks: N masks (H, W) of class indices, ``IGNORED`` where unknown; of any size, the
-            longer side spans the map.
-        val_maps: (M, C, h, w).
-        val_masks: M masks.
-        num_classes: K.
-        penalty: Weight decay, see ``fit_linear``.
-        device: Where to compute, a map of ``val_maps`` at a time; by default where ``train_maps``
-            are.
-
-    Returns:
-        The confusion matrix over all pixels of all ``val_masks``, (K, K) on the CPU.
-    """
-    counts = torch.cat(
-        [cell_counts(mask, train_maps.shape[-2:], num_classes) for mask in train_masks]
-    )
-    labelled = counts.sum(1) > 0
-    counts, cells = counts[labelled], train_maps.movedim(1, -1).flatten(0, 2)[labelled].to(device)
-    pixels = counts.sum(1, keepdim=True)
-    classifier = fit_linear(cells, counts / pixels, pixels[:, 0], penalty=penalty)
-    total = torch.zeros(num_classes, num_classes, dtype=torch.long)
-    for maps, mask in zip(val_maps, val_masks, strict=True):
-        (height, width), side = mask.shape, max(mask.shape)
-        scores = classifier(maps.to(cells.device).movedim(0, -1)).movedim(-1, 0)
-        scores = F.interpolate(scores[None], (side, side), mode="bilinear", align_corners=False)
-        predicted = scores[0, :, :height, :width].argmax(0)
-        total += confusion_matrix(predicted, mask.to(cells.device), num_classes).cpu()
-    return total
-
-
-def cell_counts(mask: Tensor, grid: tuple[int, int], num_classes: int) -> Tensor:
-    """Pixels of each class in each cell of a square that ``mask`` fills from its top left corner.
-
-    Args:
-        mask: (H, W) class indices, ``IGNORED`` where unknown.
-        grid: Rows h and columns w of the cells.
-        num_classes: K.
-
-    Returns:
-        (h * w, K) float32, row-major; each cell's share of a mask's pixels, of which the side is
-        max(H, W), so that masks of all sizes count alike.
-    """
-    side, (rows, columns) = max(mask.shape), grid
-    y, x = (torch.arange(length, device=mask.device) for length in mask.shape)
-    cell = (y * rows // side)[:, None] * columns + x * columns // side
-    known = mask != IGNORED
-    pairs = cell[known] * num_classes + mask[known].long()
-    counts = pairs.bincount(minlength=rows * columns * num_classes)
-    return counts.view(rows * columns, num_classes).float() / side**2

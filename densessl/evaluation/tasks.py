@@ -1,4 +1,4 @@
-"""The four frozen evaluations: from a backbone and labelled samples to figures in percent."""
+"""The five frozen evaluations: from a backbone and labelled samples to figures in percent."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from densessl.evaluation.data import LabelledSet, Sample
+from densessl.evaluation.dense import dense_knn, dense_probe
 from densessl.evaluation.features import C5, FrozenBackbone, centre_crop, extract, whole_image
 from densessl.evaluation.knn import knn_classify
 from densessl.evaluation.metrics import (
@@ -19,7 +20,7 @@ from densessl.evaluation.metrics import (
     mean_iou,
     top1,
 )
-from densessl.evaluation.probes import dense_probe, linear_probe
+from densessl.evaluation.probes import linear_probe
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Settings:
         size: Side of the images in pixels.
         k: Neighbours that vote; at most the labelled samples do.
         temperature: Of their votes.
-        stages: Whose maps the dense probe gets, 0..3 = C2..C5.
+        stages: Whose maps ``dense`` and ``cells`` get, 0..3 = C2..C5.
         limit: At most so many samples to learn from, None for all; what is judged on stays whole.
         seed: Of that choice, of the split of a folder of classes, and of random weights.
     """
@@ -110,19 +111,30 @@ def _classified(name: str, found: LabelledSet, pooled: Extract, classify: Callab
 
 
 def dense(found: LabelledSet, maps: Extract, settings: Settings, device: torch.device) -> Figures:
-    """Pixels by a 1x1 convolution on frozen maps: mIoU by one confusion matrix of the val set."""
+    """Pixels by a 1x1 convolution on frozen maps."""
+    return _segmented("dense", found, maps, partial(dense_probe, device=device))
+
+
+def cells(found: LabelledSet, maps: Extract, settings: Settings, device: torch.device) -> Figures:
+    """Pixels by the nearest neighbours of their cells."""
+    options = dict(k=settings.k, temperature=settings.temperature, device=device)
+    return _segmented("cell_knn", found, maps, partial(dense_knn, **options))
+
+
+def _segmented(name: str, found: LabelledSet, maps: Extract, segment: Callable) -> Figures:
+    """mIoU by one confusion matrix of the val set."""
     (cells, train, broken), (queries, val, more) = (maps(part) for part in ("train", "val"))
     masks, truth = (_Masks(samples, found.values) for samples in (train, val))
     num_classes = len(found.classes)
-    confusion = dense_probe(cells, masks, queries, truth, num_classes, device=device)
+    confusion = segment(cells, masks, queries, truth, num_classes)
     pixels = sum(mask.flatten().bincount(minlength=256)[:num_classes] for mask in masks)
     guess = torch.zeros_like(confusion)
     guess[:, pixels.argmax()] = confusion.sum(1)
     iou = intersection_over_union(confusion).tolist()
     return Figures(
-        {"dense_mIoU": 100 * mean_iou(confusion)},
-        {"dense_mIoU": 100 * mean_iou(guess)},
-        {"dense_IoU": _named(found.classes, iou)},
+        {f"{name}_mIoU": 100 * mean_iou(confusion)},
+        {f"{name}_mIoU": 100 * mean_iou(guess)},
+        {f"{name}_IoU": _named(found.classes, iou)},
         broken + more,
         len(train),
         len(val),
@@ -151,6 +163,7 @@ TASKS = {
     "linear": ("images", linear),
     "crops": ("objects", partial(knn, "crop_knn")),
     "dense": ("masks", dense),
+    "cells": ("masks", cells),
 }
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from densessl.evaluation.dense import cell_counts, dense_knn, dense_probe
 from densessl.evaluation.knn import knn_classify
 from densessl.evaluation.metrics import mean_iou, top1
-from densessl.evaluation.probes import cell_counts, dense_probe, fit_linear, linear_probe
+from densessl.evaluation.probes import fit_linear, linear_probe
 
 
 def plain_knn(bank, labels, query, num_classes, k, temperature) -> list[float]:
@@ -130,16 +131,48 @@ def checkerboards(count: int, cell: int = 8) -> tuple[torch.Tensor, list[torch.T
     return maps, list(masks)
 
 
-def test_dense_probe_on_maps_that_tell_and_on_noise():
+@pytest.mark.parametrize("judge", [dense_probe, dense_knn])
+def test_dense_figures_of_maps_that_tell_and_of_noise(judge):
     maps, masks = checkerboards(12)
-    confusion = dense_probe(maps, masks, maps, masks, 2)
+    confusion = judge(maps, masks, maps, masks, 2)
     assert confusion.sum() == 12 * 32 * 32
     told = mean_iou(confusion)
-    noise = mean_iou(dense_probe(maps, masks, torch.randn(12, 2, 4, 4), masks, 2))
+    noise = mean_iou(judge(maps, masks, torch.randn(12, 2, 4, 4), masks, 2))
     assert told > 0.75 > 0.45 > noise  # bilinear edges cost what is missing to 1; chance is 1/3
-    assert (
-        mean_iou(dense_probe(maps, masks, maps[:, :, :1, :1], [m[:8, :8] for m in masks], 2)) == 1
-    )
+    assert mean_iou(judge(maps, masks, maps[:, :, :1, :1], [m[:8, :8] for m in masks], 2)) == 1
+
+
+def test_cells_vote_with_the_shares_of_their_classes():
+    """Against plain loops over cells; masks are as large as maps, so that nothing is resized."""
+    rng = np.random.default_rng(0)
+    train, val = torch.from_numpy(rng.normal(size=(2, 5, 6, 4, 4)))
+    masks = list(torch.from_numpy(rng.integers(0, 3, (5, 8, 8)).astype(np.uint8)))
+    masks[0][:2, :2] = 255  # a cell without a label does not vote
+    masks[1][0, 0] = 255
+    truth = list(torch.from_numpy(rng.integers(0, 3, (5, 4, 4)).astype(np.uint8)))
+    bank, shares = [], []
+    for image, mask in zip(train, masks, strict=True):
+        for row in range(4):
+            for column in range(4):
+                pixels = mask[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].flatten().tolist()
+                known = [pixel for pixel in pixels if pixel != 255]
+                if known:
+                    bank.append(image[:, row, column])
+                    shares.append([known.count(c) / len(known) for c in range(3)])
+    assert len(bank) == 5 * 16 - 1
+    confusion = np.zeros((3, 3), int)
+    for image, mask in zip(val, truth, strict=True):
+        for row in range(4):
+            for column in range(4):
+                query = image[:, row, column]
+                cosine = [float(torch.cosine_similarity(query, entry, dim=0)) for entry in bank]
+                nearest = sorted(range(len(bank)), key=lambda i: -cosine[i])[:7]
+                votes = [
+                    sum(math.exp(cosine[i] / 0.5) * shares[i][c] for i in nearest) for c in range(3)
+                ]
+                confusion[mask[row, column], int(np.argmax(votes))] += 1
+    found = dense_knn(train, masks, val, truth, 3, k=7, temperature=0.5)
+    assert found.tolist() == confusion.tolist()
 
 
 def test_dense_probe_ignores_void_and_padding():

@@ -25,6 +25,7 @@ class Elsewhere(FrozenBackbone):
         (make_voc, ["knn", "crops"], {"matmul", "topk"}),
         (make_voc, ["linear"], {"linear", "binary_cross_entropy_with_logits", "backward"}),
         (make_voc, ["dense"], {"cross_entropy", "backward", "interpolate", "argmax", "bincount"}),
+        (make_voc, ["cells"], {"matmul", "topk", "interpolate", "argmax", "bincount"}),
     ],
 )
 def test_what_is_heavy_is_done_on_the_device(tmp_path, make, tasks, heavy):

@@ -90,13 +90,20 @@ def test_a_wrapped_module_is_called_by_its_class(classes):
     assert result["backbone"]["name"] == result["backbone"]["source"] == "Colours"
 
 
-def test_voc_gives_all_four(voc):
+def test_voc_gives_all_five(voc):
     result = evaluate(Colours(), voc, size=96)
     figures, chance = result["metrics"], result["chance"]
-    assert list(figures) == ["knn_mAP", "linear_mAP", "crop_knn_top1", "dense_mIoU"]
+    assert list(figures) == [
+        "knn_mAP",
+        "linear_mAP",
+        "crop_knn_top1",
+        "dense_mIoU",
+        "cell_knn_mIoU",
+    ]
     assert figures["crop_knn_top1"] == 100  # discs are red, squares are blue
     assert figures["linear_mAP"] > 95 > chance["linear_mAP"]
-    assert figures["dense_mIoU"] > 60 > 40 > chance["dense_mIoU"]
+    for dense in ("dense_mIoU", "cell_knn_mIoU"):
+        assert figures[dense] > 60 > 40 > chance[dense]
     assert result["by_class"]["dense_IoU"].keys() == {"background", "disc", "square"}
     json.dumps(result, allow_nan=False)
     assert evaluate(Colours(), voc, size=96)["metrics"] == figures  # to the last bit
