@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -37,7 +38,7 @@ def environment(packages: Iterable[str] = CORE_PACKAGES + TRANSFER_PACKAGES) -> 
         commit=_commit(),
         hardware=_hardware(),
         versions={"python": platform.python_version(), **package_versions(packages)},
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
 

@@ -30,16 +30,27 @@ def distances(query_centers: Tensor, key_centers: Tensor) -> Tensor:
     return torch.cdist(query_centers, key_centers, compute_mode="donot_use_mm_for_euclid_dist")
 
 
+def near_cells(query_centers: Tensor, key_centers: Tensor) -> Tensor:
+    """(B, Q, K) bool: the key cells that lie within one key cell of each query cell.
+
+    Args:
+        query_centers: (B, Q, 2) source pixels.
+        key_centers: (B, K, 2) source pixels, row-major on a square grid.
+    """
+    grid = round(key_centers.shape[1] ** 0.5)
+    cell = (key_centers[:, -1] - key_centers[:, 0]).abs() / max(grid - 1, 1)
+    return distances(query_centers, key_centers) <= cell.norm(dim=1)[:, None, None]
+
+
 def match_agreement(match: Tensor, query_centers: Tensor, key_centers: Tensor) -> Tensor:
     """Share of feature matches that the crop geometry confirms; a health figure of DenseCL.
 
-    A query cell counts when some key cell lies within one key cell of it, and its match is right
-    when the matched cell does.
+    A query cell counts when some key cell is near it, and its match is right when it is one.
 
     Args:
         match: (B, Q) indices of key cells.
-        query_centers: (B, Q, 2) source pixels.
-        key_centers: (B, K, 2) source pixels, row-major on a square grid.
+        query_centers: See ``near_cells``.
+        key_centers: See ``near_cells``.
 
     Returns:
         A scalar in [0, 1]; 0 when no cell of any pair overlaps.
@@ -48,15 +59,16 @@ def match_agreement(match: Tensor, query_centers: Tensor, key_centers: Tensor) -
     return right.sum() / has_twin.sum().clamp(min=1)
 
 
+def match_chance(query_centers: Tensor, key_centers: Tensor) -> Tensor:
+    """The ``match_agreement`` of guesses: on a small grid much of the map is near."""
+    near = near_cells(query_centers, key_centers)
+    return near.float().mean(2).sum() / near.any(2).sum().clamp(min=1)
+
+
 def confirmed(match: Tensor, query_centers: Tensor, key_centers: Tensor) -> tuple[Tensor, Tensor]:
     """(B, Q) bool: which matches are right, and which query cells could have a right one.
 
     Args are those of ``match_agreement``.
     """
-    distance_BQK = distances(query_centers, key_centers)
-    grid = round(key_centers.shape[1] ** 0.5)
-    cell = (key_centers[:, -1] - key_centers[:, 0]).abs() / max(grid - 1, 1)
-    reach = cell.norm(dim=1)[:, None]
-    has_twin = distance_BQK.amin(2) <= reach
-    matched = distance_BQK.gather(2, match.unsqueeze(2)).squeeze(2) <= reach
-    return matched & has_twin, has_twin
+    near = near_cells(query_centers, key_centers)
+    return near.gather(2, match.unsqueeze(2)).squeeze(2), near.any(2)

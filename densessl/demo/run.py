@@ -246,7 +246,10 @@ def _pretrain(out: Path, data: Path, plan: Plan, num_images: int) -> tuple[Path,
         loss_curve=[
             dict(step=entry["step"], loss=entry["loss"], chance=entry["log(K+1)"]) for entry in log
         ],
-        health={"cell matches that geometry confirms": f"{log[-1]['match_agreement']:.0%}"},
+        health={
+            "cell matches that geometry confirms": f"{log[-1]['match_agreement']:.0%} (guesses: "
+            f"{log[-1]['match_chance']:.0%})"
+        },
     )
     summary.write_text(json.dumps(info, indent=1))
     return checkpoint, info

@@ -57,6 +57,7 @@ class LabelledSet:
         val: What they are judged on.
         values: (256,) uint8, class index of each value of a mask; None where there are no masks.
         note: What the user should know.
+        drawn: Whether the seed chose what is learned from or judged on.
     """
 
     classes: list[str]
@@ -64,6 +65,7 @@ class LabelledSet:
     val: list[Sample]
     values: np.ndarray | None = None
     note: str = ""
+    drawn: bool = False
 
     def limited(self, most: int | None, seed: int) -> "LabelledSet":
         """With at most ``most`` samples to learn from, drawn by ``seed``, and all of ``val``."""
@@ -71,7 +73,7 @@ class LabelledSet:
             return self
         drawn = np.sort(np.random.default_rng(seed).permutation(len(self.train))[:most])
         train = [self.train[i] for i in drawn]
-        return LabelledSet(self.classes, train, self.val, self.values, self.note)
+        return LabelledSet(self.classes, train, self.val, self.values, self.note, drawn=True)
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ def _from_class_folders(
     )
     single = [name for name in chosen if sum(chosen[s.label] == name for s in train + val) == 1]
     note = f"only one image, never judged: {examples(single)}" if single else ""
-    return dict(images=LabelledSet(chosen, train, val, note=note))
+    return dict(images=LabelledSet(chosen, train, val, note=note, drawn=splits is None))
 
 
 def _by_class(folder: Path) -> dict[str, list[str]]:

@@ -146,6 +146,7 @@ def judge(
                     val=each.val,
                     broken=each.broken,
                     note=sets[TASKS[task][0]].note,
+                    drawn=sets[TASKS[task][0]].drawn,
                 )
                 for task, each in figures.items()
             },
@@ -159,7 +160,7 @@ def judge(
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """Several results as a Markdown table: a row a backbone, mean ± sample deviation over seeds.
+    """Several results as a Markdown table: a row a backbone, mean ± sample deviation over its n.
 
     Results of one row have the same name, architecture, ``which`` and step; rows that share a name
     say these too.
@@ -189,14 +190,18 @@ def table(results: Sequence[dict[str, Any]]) -> str:
                 "Put results of the same data and settings into one table.",
             )
     metrics = list(_merged(result["metrics"] for result in results))
-    rows = [["", *metrics], ["---", *["---:"] * len(metrics)]]
+    rows = [["", *metrics, "n"], ["---", *["---:"] * (len(metrics) + 1)]]
     groups: dict[tuple, list[dict[str, float]]] = {}
     seen: set[tuple] = set()
     for result in results:
         key = tuple(result["backbone"].get(fact) for fact in OF_A_ROW)
         groups.setdefault(key, []).append(result["metrics"])
-        weights = result["backbone"].get("sha256") or result["backbone"]["source"] == RANDOM
-        counted = {(*key, weights, result["settings"]["seed"], each) for each in result["metrics"]}
+        random = result["backbone"]["source"] == RANDOM
+        weights = result["backbone"].get("sha256") or random
+        parts = (part for name, part in result["data"].items() if name != "name")
+        drawn = random or any(part.get("drawn", True) for part in parts)
+        seed = result["settings"]["seed"] if drawn else None  # else it changed nothing
+        counted = {(*key, weights, seed, each) for each in result["metrics"]}
         if weights and counted & seen:
             raise UserError(
                 f"Two results of '{key[0]}' are the same evaluation of the same weights.",
@@ -206,9 +211,11 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     names = Counter(name for name, *_ in groups)
     for (name, *rest), same in groups.items():
         label = _label(name, *rest) if names[name] > 1 else name
-        rows.append([label, *(_cell(same, metric) for metric in metrics)])
+        counts = (sum(metric in each for each in same) for metric in metrics)
+        n = " / ".join(map(str, dict.fromkeys(counts)))
+        rows.append([label.replace("|", r"\|"), *(_cell(same, metric) for metric in metrics), n])
     chance = _merged(result["chance"] for result in results)
-    rows.append(["chance", *(f"{chance[metric]:.1f}" for metric in metrics)])
+    rows.append(["chance", *(f"{chance[metric]:.1f}" for metric in metrics), ""])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -13,6 +13,7 @@ from densessl.correspondence import (
     match_agreement,
     match_by_feature,
     match_by_location,
+    match_chance,
 )
 from densessl.correspondence.feature import gather_cells
 from densessl.errors import UserError
@@ -116,9 +117,11 @@ class FeatureMatch(CellMatch):
         return match_by_feature(query.features, key.features)
 
     def figures(self, pairs: Pairs, query: Cells, key: Cells) -> dict[str, Tensor]:
-        """``match_agreement``: the share that the crops' geometry confirms."""
+        """``match_agreement``: the share that the crops' geometry confirms; ``match_chance``: what
+        it is of guesses."""
         centers = pairs.of_queries(query.centers).transpose(1, 2), key.centers.transpose(1, 2)
-        return {"match_agreement": match_agreement(pairs.key, *centers)}
+        agreement = match_agreement(pairs.key, *centers)
+        return {"match_agreement": agreement, "match_chance": match_chance(*centers)}
 
 
 @MODELS.register_module()

@@ -7,12 +7,13 @@ and Ito's, which stay apart for colour-blind readers.
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from densessl.lettering import plain, short
 from densessl.transfer.summary import percent, summarise
 
 
@@ -49,9 +50,9 @@ _STYLES = (
     Style("#0072b2", "#4aa8e0", "o", "-"),
     Style("#d55e00", "#f08a3c", "D", "-"),
     Style("#008a63", "#2fbf93", "^", "-"),
-    Style("#b4578f", "#dc8fbc", "v", "-"),
-    Style("#a87400", "#e6b23c", "P", "-"),
-    Style("#2b8fc7", "#7cc7f0", "X", "-."),
+    Style("#ff4da2", "#ff80fa", "v", "-"),
+    Style("#cc823d", "#ffeb80", "P", "-"),
+    Style("#4598e6", "#80ffff", "X", "-."),
 )
 
 
@@ -59,8 +60,17 @@ def styles(results: Sequence[dict]) -> dict[str, Style]:
     """One look for each initialisation, the same in all results; random is grey."""
     names = {init["name"]: init["source"] for result in results for init in result["inits"]}
     coloured = [name for name, source in names.items() if source != "random"]
-    look = {name: _STYLES[i % len(_STYLES)] for i, name in enumerate(coloured)}
+    look = {name: _style(i) for i, name in enumerate(coloured)}
     return {name: look.get(name, _RANDOM) for name in names}
+
+
+def _style(number: int) -> Style:
+    """The colours in turn; each further round has another dash and the markers shifted."""
+    place, rounds = number % len(_STYLES), number // len(_STYLES)
+    if not rounds:
+        return _STYLES[place]
+    marker = _STYLES[(place + rounds) % len(_STYLES)].marker
+    return replace(_STYLES[place], marker=marker, dash=("--", ":", "-.")[(rounds - 1) % 3])
 
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:
@@ -68,12 +78,6 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def plain(text: str) -> str:
-    """A label that matplotlib shows as it is: no formula, no entry hidden from the legend."""
-    text = text.replace("$", r"\$")
-    return " " + text if text.startswith("_") else text
 
 
 def metric_over_iterations(result: dict, look: dict[str, Style], theme: Theme) -> Figure | None:
@@ -121,7 +125,7 @@ def metric_over_fraction(result: dict, look: dict[str, Style], theme: Theme) -> 
             linewidth=2,
             elinewidth=1.2,
             capsize=3,
-            label=plain(init["name"]),
+            label=plain(short(init["name"])),
         )
         for row in mine:
             values = row.scores[metric].values
@@ -133,11 +137,12 @@ def metric_over_fraction(result: dict, look: dict[str, Style], theme: Theme) -> 
     return _finish(figure, axes, theme)
 
 
-def final_scores(result: dict, look: dict[str, Style], theme: Theme) -> Figure | None:
-    """Every metric at the largest label fraction: seeds as dots, mean a tick, deviation a bar."""
+def final_scores(
+    result: dict, look: dict[str, Style], theme: Theme, fraction: float
+) -> Figure | None:
+    """Every metric at one label fraction: seeds as dots, mean a tick, deviation a bar."""
     metrics = result["metrics"]
-    largest = max(result["label_fractions"])
-    rows = [row for row in summarise(result) if row.label_fraction == largest]
+    rows = [row for row in summarise(result) if row.label_fraction == fraction]
     if not any(score.n for row in rows for score in row.scores.values()):
         return None
     columns = min(3, len(metrics))
@@ -167,7 +172,7 @@ def final_scores(result: dict, look: dict[str, Style], theme: Theme) -> Figure |
                 markeredgecolor=theme.paper,
                 markeredgewidth=0.6,
             )
-        axes.set_yticks(range(len(rows)), [plain(_short(row.init)) for row in rows])
+        axes.set_yticks(range(len(rows)), [plain(short(row.init)) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.margins(x=0.12)
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -237,16 +242,12 @@ def _mean_and_seeds(
         linewidth=2.2,
         marker=style.marker if len(shared) <= 15 else None,
         markersize=5,
-        label=plain(_short(name)),
+        label=plain(short(name)),
     )
 
 
 def _unit(metric: str) -> str:
     return plain(metric.replace("_", " "))
-
-
-def _short(name: str, limit: int = 24) -> str:
-    return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
 def _single(theme: Theme, x: str, y: str):
@@ -275,12 +276,16 @@ def _finish(figure: Figure, axes, theme: Theme) -> Figure | None:
     if not axes.lines:
         return None
     handles, labels = axes.get_legend_handles_labels()
+    # As many columns as fit: all are as wide as the longest label at most.
+    columns = max(1, min(3, 66 // (max(map(len, labels)) + 6)))
+    lines = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.19 * (lines - 1))
     axes.legend(
         handles,
         labels,
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
-        ncols=3,
+        ncols=columns,
         frameon=False,
         labelcolor=theme.ink,
         fontsize=9,

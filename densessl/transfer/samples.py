@@ -4,7 +4,9 @@ import base64
 import io
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from densessl.lettering import font, short
 
 MAX_ROWS = 8
 _CELL, _GAP, _HEAD = 240, 8, 28
@@ -51,7 +53,7 @@ def _cell(root: Path, path: str | None, alt: str) -> dict:
 
 def contact_sheet(grid: dict) -> Image.Image:
     """The grid of ``collect`` as one picture, each cell 240 pixels wide."""
-    font = ImageFont.load_default(15)
+    letters = font(14)
     rows = []
     for cells in grid["rows"]:
         pictures = [c["image"] for c in cells]
@@ -61,7 +63,7 @@ def contact_sheet(grid: dict) -> Image.Image:
     sheet = Image.new("RGB", (width, _HEAD + sum(h + _GAP for h in heights)), "white")
     draw = ImageDraw.Draw(sheet)
     for i, name in enumerate(grid["columns"]):
-        draw.text((_GAP + i * (_CELL + _GAP), 6), name[:32], fill="#1b1f24", font=font)
+        draw.text((_GAP + i * (_CELL + _GAP), 6), short(name, 28), fill="#1b1f24", font=letters)
     top = _HEAD
     for row, height in zip(rows, heights, strict=True):
         for i, picture in enumerate(row):

@@ -3,6 +3,7 @@
 Everything here is a pure function of the ``results.json`` of ``tools/transfer.py``.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -102,16 +103,17 @@ def baseline(result: dict) -> str:
     return result["inits"][0]["name"]
 
 
-def difference(score: Score, reference: Score) -> str:
+def difference(score: Score, reference: Score, words: tuple[str, str] = ("helped", "hurt")) -> str:
     """How much ``score`` lies above ``reference`` and what that is worth, in words.
 
     The standard error is pooled over both sets of seeds. A difference under two standard errors is
     called noise; one under the 95 % quantile of Student's t (4.3 standard errors for two seeds
-    each) is called probable, not shown.
+    each) is called probable, not shown. The interval is that quantile's.
 
     Args:
         score: The initialisation in question.
         reference: The baseline.
+        words: What more and what less is called.
     """
     from scipy.stats import t as student_t  # comes with the mm packages; ``Score`` does without
 
@@ -122,10 +124,12 @@ def difference(score: Score, reference: Score) -> str:
     freedom = score.n + reference.n - 2
     squares = (score.n - 1) * score.std**2 + (reference.n - 1) * reference.std**2
     error = math.sqrt(squares / freedom * (1 / score.n + 1 / reference.n))
+    margin = student_t.ppf(0.975, freedom) * error  # two-sided
+    points += f" (95 %: {signed(gain - margin)} to {signed(gain + margin)})"
     if gain == 0 or abs(gain) < 2 * error:
         return f"{points}, within seed noise"
-    verb = "helped" if gain > 0 else "hurt"
-    if abs(gain) < student_t.ppf(0.975, freedom) * error:  # two-sided, 95 %
+    verb = words[0] if gain > 0 else words[1]
+    if abs(gain) < margin:
         return f"{points}, it probably {verb} (too few seeds to be sure)"
     return f"{points}, it {verb}"
 
@@ -135,7 +139,7 @@ def verdict(result: dict, metric: str | None = None) -> str:
 
     Args:
         result: A ``results.json`` as a dict.
-        metric: Metric to judge by; the first one of the file by default.
+        metric: See ``findings``.
 
     Returns:
         The sentences of ``findings`` after the name of the task.
@@ -149,24 +153,29 @@ def findings(result: dict, metric: str | None = None) -> list[str]:
 
     Args:
         result: A ``results.json`` as a dict.
-        metric: Metric to judge by; the first one of the file by default.
+        metric: Metric to judge by; by default the first one of the file and that of masks.
 
     Returns:
         One sentence for each initialisation other than the baseline and each label fraction, the
         largest fraction first; without anything to compare, what was measured; then the failures.
     """
-    metric = metric or result["metrics"][0]
+    first = result["metrics"][0]
+    judged = [metric] if metric else [m for m in result["metrics"] if m in (first, "mask_AP")]
     reference_name = baseline(result)
     rows = {(row.init, row.label_fraction): row for row in summarise(result)}
     others = [init["name"] for init in result["inits"] if init["name"] != reference_name]
-    unit = metric.replace("_", " ")
+    # What is below a pretrained baseline has not hurt.
+    from_random = any(init["source"] == "random" for init in result["inits"])
+    words = ("helped", "hurt") if from_random else ("is better", "is worse")
     sentences = []
-    for fraction in sorted(result["label_fractions"], reverse=True):
+    shares = sorted(result["label_fractions"], reverse=True)
+    for fraction, metric in itertools.product(shares, judged):
+        unit = metric.replace("_", " ")
         share = "" if fraction == 1 else f"With {percent(fraction)} of the labels, "
         reference = rows[reference_name, fraction].scores[metric]
         for name in others:
             score = rows[name, fraction].scores[metric]
-            sentences.append(share + _compare(name, score, reference_name, reference, unit))
+            sentences.append(share + _compare(name, score, reference_name, reference, unit, words))
         if not others and reference.n:
             seeds = _seeds(reference.n)
             measured = f"{reference_name} {reference} {unit} ({seeds}), nothing to compare it with"
@@ -179,7 +188,9 @@ def findings(result: dict, metric: str | None = None) -> list[str]:
     return [f"{sentence}." for sentence in sentences]
 
 
-def _compare(name: str, score: Score, reference_name: str, reference: Score, unit: str) -> str:
+def _compare(
+    name: str, score: Score, reference_name: str, reference: Score, unit: str, words: tuple
+) -> str:
     missing = [n for n, s in ((name, score), (reference_name, reference)) if not s.n]
     if missing:
         return f"no run from {' or '.join(missing)} finished, nothing to compare"
@@ -187,7 +198,7 @@ def _compare(name: str, score: Score, reference_name: str, reference: Score, uni
     if score.n != reference.n:
         seeds = f"{score.n} and {_seeds(reference.n)}"
     against = f"{name} {score} {unit} against {reference_name} {reference} ({seeds})"
-    return f"{against}: {difference(score, reference)}"
+    return f"{against}: {difference(score, reference, words)}"
 
 
 def signed(points: float) -> str:
@@ -214,6 +225,22 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def provenance(result: dict) -> dict[str, str]:
+    """``commit``, ``hardware``, ``versions`` and ``date`` of the runs, each different one once."""
+    runs = [run["environment"] for run in result["runs"] if run.get("environment")]
+    facts: dict[str, dict[str, None]] = {}
+    for made in runs or [result["environment"]]:
+        versions = ", ".join(
+            f"{name} {each}" for name, each in (made.get("versions") or {}).items()
+        )
+        for key, value in dict(made, versions=versions).items():
+            if value and key != "command":
+                facts.setdefault(key, {})[str(value)] = None
+    dates = sorted(facts.pop("date", ()))
+    joined = {key: "; ".join(values) for key, values in facts.items()}
+    return joined | ({"date": " to ".join(dict.fromkeys([dates[0], dates[-1]]))} if dates else {})
 
 
 def final_loss(run: dict) -> float | None:

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 
-from densessl.correspondence import cell_centers, match_by_feature
+from densessl.correspondence import cell_centers, match_by_feature, match_chance
 from densessl.correspondence.geometry import confirmed
 from densessl.datasets import collate_views
 from densessl.evaluation.features import evaluating, load_frozen
@@ -75,8 +75,13 @@ def show_correspondence(
     step = -(-(grid**2) // MOST)
     for row, path in enumerate(paths):
         agreement = right[row].sum() / has_twin[row].sum().clamp(min=1)
+        chance = match_chance(*(each[row : row + 1] for each in centers))
         show(axes[row, 0], crops[0][row].numpy(), path.name)
-        show(axes[row, 1], crops[1][row].numpy(), f"{agreement:.0%} of the matches confirmed")
+        show(
+            axes[row, 1],
+            crops[1][row].numpy(),
+            f"{agreement:.0%} confirmed, of guesses {chance:.0%}",
+        )
         for cell in range(0, grid**2, step):
             colour = ALONE
             if has_twin[row, cell]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from densessl.datasets.images import existing, walk_images
 from densessl.errors import UserError
+from densessl.lettering import plain, short
 from densessl.numeric import spaced
 from densessl.transforms.decode import ImageError
 
@@ -53,4 +54,4 @@ def grid_of_axes(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
 def show(axes: Axes, pixels: np.ndarray, title: str = "") -> None:
     """(H, W, 3) pixels, uint8 or 0..1, with a title."""
     axes.imshow(pixels, interpolation="nearest")
-    axes.set_title(title, fontsize=8)
+    axes.set_title(plain(short(title, 32)), fontsize=8)

@@ -7,6 +7,7 @@ from densessl.correspondence import (
     match_agreement,
     match_by_distance,
     match_by_feature,
+    match_chance,
 )
 from densessl.correspondence.feature import gather_cells
 
@@ -83,7 +84,9 @@ def test_agreement_is_one_for_the_geometric_match_and_low_for_a_wrong_one():
     assert match_agreement(right, query, key) == 1
     assert match_agreement(right.flip(1), query, key) < 0.3
     far = cell_centers(shifted + 1000, flip, 7)
-    assert match_agreement(right, query, far) == 0
+    assert match_agreement(right, query, far) == match_chance(query, far) == 0
+    every = [match_agreement(torch.full((1, 49), cell), query, key) for cell in range(49)]
+    assert match_chance(query, key).item() == pytest.approx(sum(every).item() / 49)
 
 
 def test_distance_pairs_are_those_nearer_than_the_threshold():

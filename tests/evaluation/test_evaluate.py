@@ -258,16 +258,20 @@ def test_a_table_of_results(classes):
         result["settings"]["seed"] = seed
         results.append(result)
     lines = table(results).splitlines()
-    assert lines == ["|  | knn_top1 |", "| --- | ---: |", "| a | 55.0 ± 7.1 |", "| b | 70.0 |"] + [
-        "| chance | 33.3 |"
+    assert lines == [
+        "|  | knn_top1 | n |",
+        "| --- | ---: | ---: |",
+        "| a | 55.0 ± 7.1 | 2 |",
+        "| b | 70.0 | 1 |",
+        "| chance | 33.3 |  |",
     ]
     for result, step in zip(results, (7, 7, None), strict=True):
         result["backbone"] |= dict(name="a", architecture="ResNet-18", which="student", step=step)
     results[2]["backbone"]["which"] = "teacher"
     rows = [line.split(" | ") for line in table(results).splitlines()[2:4]]
     assert rows == [
-        ["| a, ResNet-18, student, step 7", "55.0 ± 7.1 |"],
-        ["| a, ResNet-18, teacher", "70.0 |"],
+        ["| a, ResNet-18, student, step 7", "55.0 ± 7.1", "2 |"],
+        ["| a, ResNet-18, teacher", "70.0", "1 |"],
     ]
     other = json.loads(json.dumps(results[0]))  # another task of the same weights: one row
     other["data"]["linear"] = other["data"].pop("knn")
@@ -275,6 +279,9 @@ def test_a_table_of_results(classes):
     for result in (results[0], other):
         result["backbone"]["sha256"] = "0"
     assert len(table([results[0], other]).splitlines()) == 4
+    piped = json.loads(json.dumps(results[2]))
+    piped["backbone"]["name"] = "a|b"
+    assert table([piped]).splitlines()[2] == r"| a\|b | 70.0 | 1 |"
     fewer = json.loads(json.dumps(results))
     fewer[1]["data"]["knn"]["classes"].pop()
     with pytest.raises(UserError, match="do not compare: knn.classes is"):
@@ -284,6 +291,19 @@ def test_a_table_of_results(classes):
         table(results)
     with pytest.raises(UserError, match="has the format None"):
         table([{}])
+
+
+def test_a_seed_that_changed_nothing_is_no_second_seed(voc, classes, checkpoint):
+    """VOC has its own split; that of a folder of classes follows the seed, as random weights do."""
+
+    def rows(*asked, **options):
+        return table([evaluate(*asked, size=32, seed=seed, **options) for seed in (0, 1)])
+
+    with pytest.raises(UserError, match="the same evaluation of the same weights"):
+        rows(checkpoint, voc, ["crops"])
+    assert " | 2 |" in rows(checkpoint, voc, ["crops"], limit=5)
+    assert " | 2 |" in rows(checkpoint, classes, ["knn"])
+    assert " | 2 |" in rows("random", voc, ["crops"], architecture="resnet18")
 
 
 def run_tool(*arguments: str) -> int:

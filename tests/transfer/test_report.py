@@ -79,10 +79,10 @@ def test_html_is_whole_and_self_contained(written):
             assert attributes["alt"].strip()
     headers = [a for t, a in page.tags if t == "th"]
     assert all(a.get("scope") in ("row", "col") for a in headers)
-    # figures: 4 of the detector (with fractions), 3 of the segmenter, 1 of pretraining; samples:
+    # figures: 5 of the detector (two fractions), 3 of the segmenter, 1 of pretraining; samples:
     # 3 images x 4 columns and 3 x 3, less the picture that is gone
-    assert sum(t == "source" for t, _ in page.tags) == 8
-    assert sum(t == "img" for t, _ in page.tags) == 8 + 12 + 9 - 1
+    assert sum(t == "source" for t, _ in page.tags) == 9
+    assert sum(t == "img" for t, _ in page.tags) == 9 + 12 + 9 - 1
     words = " ".join(" ".join(page.words).split())
     for result in results:
         assert verdict(result) in words
@@ -99,7 +99,7 @@ def test_markdown_says_the_same_and_its_figures_exist(written):
     for result in results:
         assert verdict(result) in words
     files = re.findall(r"!\[.*?\]\((.+?)\)", text)
-    assert len(files) == 8 + 2
+    assert len(files) == 9 + 2
     for file in files:
         with Image.open(path.parent / file) as picture:
             assert min(picture.size) > 100

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from densessl.transfer.summary import duration, percent, summarise, verdict
+from densessl.transfer.summary import (
+    duration,
+    findings,
+    percent,
+    provenance,
+    summarise,
+    verdict,
+)
 from tests.transfer.fake_results import detector_result, fake_result, segmenter_result
 
 pytestmark = pytest.mark.slow
@@ -47,21 +54,21 @@ def _two(a: list[float], b: list[float], **kwargs) -> str:
 
 
 def test_verdict_of_a_clear_gain():
-    # deviations .849 and 1.131, pooled error of the difference 1.0, difference 7.0 > 4.3 errors
+    # deviations .849 and 1.131, pooled error of the difference 1.0, difference 7.0 > 4.303 errors
     assert _two([31.2, 32.4], [24.0, 25.6]) == (
         "Detector: densecl 31.8 ± 0.8 AP against random 24.8 ± 1.1 (2 seeds): "
-        "+7.0 points, it helped."
+        "+7.0 points (95 %: +2.7 to +11.3), it helped."
     )
 
 
 def test_verdict_of_a_loss_says_that_it_hurt():
-    assert _two([20.0, 20.2], [24.0, 24.2]).endswith("−4.0 points, it hurt.")
+    assert _two([20.0, 20.2], [24.0, 24.2]).endswith("−4.0 points (95 %: −4.6 to −3.4), it hurt.")
 
 
 def test_verdict_between_noise_and_certainty_says_probably():
     # both deviations 1.414, pooled error 1.414: 4.0 lies between 2 x 1.414 and 4.3 x 1.414
     assert _two([28.0, 30.0], [24.0, 26.0]).endswith(
-        "+4.0 points, it probably helped (too few seeds to be sure)."
+        "+4.0 points (95 %: −2.1 to +10.1), it probably helped (too few seeds to be sure)."
     )
 
 
@@ -88,12 +95,45 @@ def test_one_seed_allows_no_statement_about_noise():
 
 
 def test_equal_scores_are_noise_and_zero_has_no_minus():
-    assert _two([30.0, 30.0], [30.0, 30.0]).endswith("+0.0 points, within seed noise.")
-    assert _two([29.0, 30.98], [29.0, 31.0]).endswith("+0.0 points, within seed noise.")
+    for a, b in (([30.0, 30.0], [30.0, 30.0]), ([29.0, 30.98], [29.0, 31.0])):
+        assert ": +0.0 points (95 %: " in _two(a, b) and _two(a, b).endswith("within seed noise.")
 
 
 def test_verdict_by_another_metric():
     assert "AP50 against" in _two([31.2, 32.4], [24.0, 25.6], metric="AP50")
+
+
+def test_less_than_a_pretrained_baseline_is_worse_and_not_harm():
+    scores = {("supervised", 1.0): [53.0, 53.2], ("densecl", 1.0): [50.0, 50.2]}
+    text = verdict(fake_result("detection", ["AP"], scores))
+    assert "−3.0 points" in text and text.endswith("it is worse.")
+
+
+def test_masks_are_judged_beside_boxes():
+    scores = {("densecl", 1.0): [31.2, 32.4], ("random", 1.0): [24.0, 25.6]}
+    result = fake_result("instance", ["box_AP", "box_AP50", "mask_AP", "mask_AP50"], scores)
+    for run in result["runs"]:
+        run["metrics"]["mask_AP"] = 50 - run["metrics"]["box_AP"]
+    boxes, masks = findings(result)
+    assert "box AP against" in boxes and boxes.endswith("it helped.")
+    assert "mask AP against" in masks and masks.endswith("it hurt.")
+    assert findings(result, "mask_AP") == [masks]
+
+
+def test_runs_of_several_machines_and_days_are_all_named():
+    result = detector_result()
+    assert provenance(result)["commit"] == "0123abc" and "command" not in provenance(result)
+    for run, (commit, date) in zip(
+        result["runs"],
+        (("a1", "2025-02-02"), ("b2", "2025-02-01"), ("a1", "2025-02-03")),
+        strict=False,
+    ):
+        run["environment"] = dict(
+            commit=commit, hardware="2 cores", versions={"torch": "2.11"}, date=date
+        )
+    assert provenance(result) == dict(
+        commit="a1; b2", hardware="2 cores", versions="torch 2.11", date="2025-02-01 to 2025-02-03"
+    )
 
 
 def test_verdict_over_fractions_and_inits_starts_with_all_labels():

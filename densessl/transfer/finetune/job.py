@@ -17,6 +17,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 
 import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
 from densessl.checkpoint import install_safe_loader, save_atomically
+from densessl.environment import environment
 from densessl.files import write_json
 from densessl.transfer.finetune.inits import forget_init_cfg, load_into, tensors_of
 from densessl.transfer.finetune.predictions import draw_samples
@@ -182,6 +183,7 @@ def run(job: dict) -> dict:
     # So that the comparison's folder can be moved.
     root = folder.parents[1]
     drawn = {kind: [os.path.relpath(p, root) for p in paths] for kind, paths in drawn.items()}
+    made = {key: value for key, value in environment().items() if key != "command"}  # not a user's
     return dict(
         status="done",
         error=None,
@@ -194,6 +196,7 @@ def run(job: dict) -> dict:
         metrics={name: final[name] for name in job["metrics"]},
         curve=points,
         loss_curve=record.curves["loss"],
+        environment=made,
         **drawn,
     )
 

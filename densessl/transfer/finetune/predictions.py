@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
+from densessl.lettering import font
 from densessl.numeric import spaced
 from densessl.transforms.decode import read_image
 
@@ -126,13 +127,13 @@ def _canvas(picture: Image.Image, areas, opacity: float) -> tuple[Image.Image, f
     return Image.fromarray(pixels.astype(np.uint8)).resize(size), factor
 
 
-def _font(draw: ImageDraw.ImageDraw) -> ImageFont.FreeTypeFont:
+def _letters(draw: ImageDraw.ImageDraw) -> ImageFont.FreeTypeFont:
     """As large as a page of thumbnails needs."""
-    return ImageFont.load_default(draw.im.size[0] / 20)
+    return font(draw.im.size[0] / 20)
 
 
 def _text_size(draw: ImageDraw.ImageDraw, text: str) -> tuple[int, int]:
-    return draw.textbbox((0, 0), text, font=_font(draw))[2:]
+    return draw.textbbox((0, 0), text, font=_letters(draw))[2:]
 
 
 def _caption(draw: ImageDraw.ImageDraw, place, text: str, fill, above: bool = False) -> None:
@@ -140,6 +141,6 @@ def _caption(draw: ImageDraw.ImageDraw, place, text: str, fill, above: bool = Fa
     width, height = _text_size(draw, text)
     x = max(0, min(place[0], draw.im.size[0] - width))
     y = max(0, place[1] - height if above else place[1])
-    left, top, right, bottom = draw.textbbox((x, y), text, font=_font(draw))
+    left, top, right, bottom = draw.textbbox((x, y), text, font=_letters(draw))
     draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill=fill)
-    draw.text((x, y), text, fill="black", font=_font(draw))
+    draw.text((x, y), text, fill="black", font=_letters(draw))

@@ -16,7 +16,7 @@ METRICS = {
     "instance": ("box_AP", "box_AP50", "box_AP75", "mask_AP", "mask_AP50", "mask_AP75"),
     "segmentation": ("mIoU", "mAcc", "aAcc"),
 }
-OF_A_RUN = ("iterations", "seconds", "metrics", "curve", "loss_curve")
+OF_A_RUN = ("iterations", "seconds", "metrics", "curve", "loss_curve", "environment")
 
 
 def collect(
