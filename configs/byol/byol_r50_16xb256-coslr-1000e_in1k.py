@@ -6,7 +6,7 @@ _base_ = [
 
 model = dict(
     type="BYOL",
-    backbone=dict(type="ResNet", depth=50),
+    backbone=dict(type="ResNet", depth=50, zero_init_residual=True),
     head=dict(type="GlobalHead", hidden_channels=(4096,), out_channels=256, norm=True),
     predictor=dict(type="GlobalHead", hidden_channels=(4096,), out_channels=256, norm=True),
     momentum=0.996,

@@ -9,7 +9,7 @@ _base_ = [
 
 model = dict(
     type="PixPro",
-    backbone=dict(type="ResNet", depth=50),
+    backbone=dict(type="ResNet", depth=50, zero_init_residual=True),
     head=dict(type="DenseHead", hidden_channels=(4096,), out_channels=256, norm=True),
     momentum=0.99,
     gamma=2.0,

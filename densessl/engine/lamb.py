@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from densessl.engine.layerwise import LayerwiseOptimizer, scale_to_norms
+from densessl.engine.layerwise import LayerwiseOptimizer, adapt
 from densessl.registry import OPTIMIZERS
 
 
@@ -14,7 +14,7 @@ class LAMB(LayerwiseOptimizer):
     """Adam whose step on each weight is as long as the weight itself, times the learning rate.
 
     For a weight p, with Adam's bias-corrected moments: ``u = m_hat / (sqrt(v_hat) + eps) +
-    weight_decay * p``, ``p <- p - lr * |p| / |u| * u`` (factor 1 where a norm is 0). Biases and
+    weight_decay * p``, ``p <- p - lr * |p| / |u| * u`` (factor 1 where p or m_hat is 0). Biases and
     norms (``ndim <= 1``) get Adam's step, without decay.
 
     Args:
@@ -55,6 +55,5 @@ class LAMB(LayerwiseOptimizer):
         updates = torch._foreach_div(means, [1 - beta1 ** state["step"] for state in states])
         torch._foreach_div_(updates, roots)
         if adapted:
-            torch._foreach_add_(updates, params, alpha=group["weight_decay"])
-            scale_to_norms(updates, params)
+            updates = adapt(updates, params, group["weight_decay"])
         torch._foreach_add_(params, updates, alpha=-group["lr"])

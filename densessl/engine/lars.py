@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from densessl.engine.layerwise import LayerwiseOptimizer, scale_to_norms
+from densessl.engine.layerwise import LayerwiseOptimizer, adapt
 from densessl.registry import OPTIMIZERS
 
 
@@ -14,8 +14,8 @@ class LARS(LayerwiseOptimizer):
     """SGD with momentum whose step on each weight is a fixed share of that weight's norm.
 
     For a weight p with gradient g: ``g <- g + weight_decay * p``, ``g <- trust_coefficient *
-    |p| / |g| * g`` (left alone where a norm is 0), ``mu <- momentum * mu + g``, ``p <- p - lr *
-    mu``. Biases and norms (``ndim <= 1``) get neither decay nor adaptation.
+    |p| / |g| * g`` (left alone where p or its gradient is 0), ``mu <- momentum * mu + g``,
+    ``p <- p - lr * mu``. Biases and norms (``ndim <= 1``) get neither decay nor adaptation.
 
     Args:
         params: Parameters or groups of them.
@@ -51,8 +51,7 @@ class LARS(LayerwiseOptimizer):
     def move(self, params: list[Tensor], group: dict, adapted: bool) -> None:
         updates, lr = [p.grad for p in params], group["lr"]
         if adapted:
-            updates = torch._foreach_add(updates, params, alpha=group["weight_decay"])
-            scale_to_norms(updates, params, group["trust_coefficient"])
+            updates = adapt(updates, params, group["weight_decay"], group["trust_coefficient"])
         else:
             lr = lr * group["vector_lr_mult"]
         for p in params:

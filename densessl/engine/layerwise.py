@@ -12,7 +12,7 @@ class LayerwiseOptimizer(Optimizer):
     """Base of LARS and LAMB: weights are adapted, biases and norms (``ndim <= 1``) are not.
 
     Nothing in a step waits for the device. Operations are one for all parameters, but where each
-    weight has a factor of its own (``scale_to_norms``) CUDA runs one kernel a weight.
+    weight has a factor of its own (``adapt``) CUDA runs one kernel a weight.
     """
 
     @torch.no_grad()
@@ -35,11 +35,18 @@ class LayerwiseOptimizer(Optimizer):
         """The step on ``params`` of ``group``: weights if ``adapted``, else biases and norms."""
 
 
-def scale_to_norms(updates: list[Tensor], weights: list[Tensor], coefficient: float = 1.0) -> None:
-    """``u <- coefficient * |w| / |u| * u`` in place; left alone where either norm is 0."""
-    weight_norms, norms = (
-        torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, updates)
+def adapt(
+    updates: list[Tensor], weights: list[Tensor], weight_decay: float, coefficient: float = 1.0
+) -> list[Tensor]:
+    """``v = u + weight_decay * w``, then ``coefficient * |w| / |v| * v``, as new tensors.
+
+    Where ``w`` or ``u`` is 0 it stays ``v``: the decay of weights that no gradient reaches, as in
+    the warm-up of a dense branch, would otherwise be scaled to a step as long as any.
+    """
+    decayed = torch._foreach_add(updates, weights, alpha=weight_decay)
+    before, norms, weight_norms = (
+        torch.stack(torch._foreach_norm(tensors)) for tensors in (updates, decayed, weights)
     )
-    ratios = coefficient * weight_norms / norms
-    ratios = ratios.where((weight_norms > 0) & (norms > 0), 1.0)
-    torch._foreach_mul_(updates, list(ratios.unbind()))
+    ratios = (coefficient * weight_norms / norms).where((weight_norms > 0) & (before > 0), 1.0)
+    torch._foreach_mul_(decayed, list(ratios.unbind()))
+    return decayed

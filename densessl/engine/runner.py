@@ -143,11 +143,32 @@ class PretrainRunner(Runner):
             end_workers(getattr(self._train_loop, "dataloader", None))
 
     def build_param_scheduler(self, scheduler) -> list:
-        """As mmengine's; a warm-up that outlasts the training is warned of."""
-        schedulers = super().build_param_scheduler(scheduler)
+        """As mmengine's, but schedules by steps end with the epochs, whatever ``max_steps`` is.
+
+        A warm-up that outlasts the training is warned of.
+
+        Raises:
+            UserError: A ``LinearLR`` is so short that the rate would stay at its start.
+        """
         steps = self.max_epochs * len(self.train_dataloader)
+        asked = scheduler if isinstance(scheduler, list) else [scheduler]
+        by_steps = [isinstance(each, dict) and not each.get("by_epoch", True) for each in asked]
+        schedulers = super().build_param_scheduler(
+            [
+                {"end": steps, **each} if own else each
+                for each, own in zip(asked, by_steps, strict=True)
+            ]
+        )
         for number, each in enumerate(schedulers):
-            if isinstance(each, LinearLR) and not each.by_epoch and each.end > steps:
+            if not isinstance(each, LinearLR):
+                continue
+            if each.end - each.begin < 2:  # it reaches its end one before
+                raise UserError(
+                    f"param_scheduler.{number} warms up from {each.begin} to {each.end}: the rate "
+                    "would stay where it starts.",
+                    "give it 2 or more, or leave it out of param_scheduler",
+                )
+            if not each.by_epoch and each.end > steps:
                 self.logger.warning(
                     f"param_scheduler.{number} warms up for {each.end} steps, and training has "
                     f"{steps}: shorten it with --cfg-options param_scheduler.{number}.end=N"

@@ -92,6 +92,16 @@ def test_a_norm_of_zero_leaves_the_update_alone(kind):
 
 
 @BOTH
+def test_the_decay_of_weights_without_gradient_is_not_scaled_up(kind):
+    """In the warm-up of a dense branch its weights' gradients are 0: they only decay."""
+    weight = nn.Parameter(torch.ones(2, 2))
+    optimizer = kind([weight], lr=0.5, weight_decay=1e-3)
+    weight.grad = torch.zeros(2, 2)
+    optimizer.step()
+    assert torch.allclose(weight.detach(), torch.full((2, 2), 1 - 0.5e-3), rtol=1e-6)
+
+
+@BOTH
 def test_gradients_are_left_as_they_were_and_the_state_resumes(kind):
     model = network().double()
     optimizer = kind(model.parameters(), lr=0.1, weight_decay=0.1)

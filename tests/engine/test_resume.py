@@ -132,7 +132,7 @@ def test_what_changed_in_the_recipe_is_said_or_refused(tmp_path, images, capsys)
             dict(optim_wrapper__optimizer=dict(type="SGD", lr=0.1, _delete_=True)),
             "'AdamW' to 'SGD'",
         ),
-        (dict(param_scheduler=[dict(type="LinearLR", end=1)]), "'CosineAnnealingLR' to None"),
+        (dict(param_scheduler=[dict(type="LinearLR", end=2)]), "'CosineAnnealingLR' to None"),
     ):
         with pytest.raises(UserError, match=f"another recipe; .*{words}"):
             pretrain(config, work_dir=run, resume=True, train_cfg__max_steps=3, **options)

@@ -54,6 +54,24 @@ def test_the_schedule_is_a_warm_up_and_a_cosine_over_the_epochs_that_are_trained
     assert warned == (warm_up == 26)
 
 
+def test_schedules_by_steps_end_with_the_epochs_too(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    checkpoint = pretrain(
+        config,
+        work_dir=tmp_path / "run",
+        train_cfg__max_steps=4,  # of 16
+        param_scheduler=[dict(type="CosineAnnealingLR", by_epoch=False, eta_min=0)],
+    )
+    base, now = learning_rates(checkpoint)
+    assert now == pytest.approx(base * (1 + math.cos(math.pi * 4 / 16)) / 2)
+
+
+def test_a_warm_up_of_one_step_would_never_end(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images, base="moco")
+    with pytest.raises(UserError, match="param_scheduler.0 warms up from 0 to 1: the rate would"):
+        pretrain(config, work_dir=tmp_path / "run", param_scheduler__0__end=1)
+
+
 @pytest.mark.slow
 def test_a_checkpoint_says_what_it_is(tmp_path, images):
     config = write_config(tmp_path / "config.py", images)
