@@ -15,7 +15,7 @@ install:
 	@$(PYTHON) tools/bootstrap.py --venv $(VENV)
 
 demo: install
-	@$(BIN)/python tools/demo.py --out $(OUT) $(if $(DATA),--data "$(DATA)")
+	@$(BIN)/python tools/demo.py --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
 
 test: install
 	@$(BIN)/python -m pytest -n 2

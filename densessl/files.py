@@ -97,6 +97,26 @@ def check_free_space(folder: str | Path, needed_bytes: int, what: str) -> None:
 
 
 @contextmanager
+def explained(path: str | Path) -> Iterator[None]:
+    """Turns what the disk says while ``path`` is written into advice.
+
+    Raises:
+        UserError: The file cannot be written (disk full, over quota, no permission).
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch's writer may turn the disk's error into a RuntimeError raised while handling it.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise UserError(
+            f"{path} could not be written: {cause.strerror or cause}.",
+            "Check the room on the disk and the permissions of the folder, or choose another one.",
+        ) from error
+
+
+@contextmanager
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     """Opens a file beside ``path`` for writing and moves it onto ``path`` when the block succeeds.
 
@@ -107,32 +127,24 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
         A binary file.
 
     Raises:
-        UserError: The file cannot be written (disk full, no permission).
+        UserError: See ``explained``.
     """
     path = Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; a checkpoint gets what open() would have given it.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-        temporary = None
-    except (OSError, RuntimeError) as error:
-        # torch's writer may turn the disk's error into a RuntimeError raised while handling it.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
-            raise
-        raise UserError(
-            f"{path} could not be written: {cause.strerror or cause}.",
-            "Check the room on the disk and the permissions of the folder, or choose another one.",
-        ) from error
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes files private; a checkpoint gets what open() would have given it.
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)
+            os.replace(temporary, path)
+            temporary = None
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

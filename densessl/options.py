@@ -48,7 +48,10 @@ def tool(main: Callable[..., int]) -> Callable[..., int]:
                 time.sleep(10)  # if it is the first one's too, torchrun ends us
             print(f"\nerror: {error}", file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SyntaxError) as error:
+            # mmengine takes a Ctrl-C while it formats a config for a mistake in it.
+            if KeyboardInterrupt not in (type(error), type(error.__context__)):
+                raise
             print("\nStopped.", file=sys.stderr)
             return 128 + signal.SIGINT
 
@@ -85,6 +88,8 @@ def output_file(text: str) -> str:
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir():
         raise argparse.ArgumentTypeError(f"{above} is a file, not a folder to write {text} in")
+    if not os.access(above, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{above} cannot be written to, {text} would be in it")
     return text
 
 

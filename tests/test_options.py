@@ -1,6 +1,7 @@
 """Arguments of the tools that are refused before any work is done."""
 
 import argparse
+import os
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_a_seed_is_one_that_numpy_takes():
         seed("4294967296")
 
 
-def test_an_output_can_be_written(tmp_path):
+def test_an_output_can_be_written(tmp_path, monkeypatch):
     file = tmp_path / "there.json"
     file.write_text("{}")
     for path in (file, tmp_path / "new.json", tmp_path / "new" / "folder" / "new.json"):
@@ -37,6 +38,9 @@ def test_an_output_can_be_written(tmp_path):
         output_file(str(tmp_path))
     with pytest.raises(argparse.ArgumentTypeError, match="is a file, not a folder"):
         output_file(str(file / "below.json"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(argparse.ArgumentTypeError, match="cannot be written to"):
+        output_file(str(tmp_path / "new.json"))
 
 
 def test_an_option_is_taken_by_its_whole_name_and_the_near_one_suggested(capsys):
@@ -71,9 +75,30 @@ def test_a_mistake_of_all_processes_is_said_by_the_first(monkeypatch, capsys, ra
     assert capsys.readouterr().err == "\nerror: It is wrong.\nWhat to do: mend it\n"
 
 
-def test_ctrl_c_is_one_word(capsys):
+def within_yapf():
+    try:
+        raise KeyboardInterrupt
+    except BaseException:  # as mmengine does while it formats a config
+        raise SyntaxError("check the config")  # noqa: B904
+
+
+def bare():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("interrupted", [bare, within_yapf])
+def test_ctrl_c_is_one_word(capsys, interrupted):
     @tool
     def main(argv):
-        raise KeyboardInterrupt
+        interrupted()
 
     assert main([]) == 130 and capsys.readouterr().err == "\nStopped.\n"
+
+
+def test_a_mistake_in_syntax_stays_one():
+    @tool
+    def main(argv):
+        raise SyntaxError("no colon")
+
+    with pytest.raises(SyntaxError):
+        main([])

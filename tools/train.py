@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     if is_main_process():
         print(
             f"\nCheckpoint: {checkpoint}\n"
-            f"Next: python tools/convert.py {checkpoint} backbone.pth "
+            f"Next: python tools/convert.py {shlex.quote(str(checkpoint))} backbone.pth "
             f"--to {natural_target(cfg.model.backbone)}"
         )
     return 0

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from densessl.errors import UserError
+from densessl.files import open_atomically
 from densessl.options import (
     Parser,
     add_architecture,
@@ -75,8 +76,8 @@ def main(argv: list[str] | None = None) -> int:
     if what == "features":
         args["sources"] = dict(args["sources"])
     figure = getattr(visualization, f"show_{what}")(**args)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=150)
+    with open_atomically(out) as file:
+        figure.savefig(file, dpi=150, format=out.suffix[1:])
     print(f"Picture: {out}")
     return 0
 

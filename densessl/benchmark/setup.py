@@ -46,15 +46,14 @@ def recipe(
 
 @contextmanager
 def our_scope():
-    """Makes names in configs ours, whatever ran before in the process."""
+    """Makes names ours that mmengine looks up, whatever ran before in the process."""
     with DefaultScope.overwrite_default_scope("densessl"):
         yield
 
 
 def build_dataset(cfg: Config):
     """The data set of ``cfg``."""
-    with our_scope():
-        return DATASETS.build(cfg.train_dataloader.dataset)
+    return DATASETS.build(cfg.train_dataloader.dataset)
 
 
 def choose_kernels(cfg: Config) -> None:
@@ -65,9 +64,8 @@ def choose_kernels(cfg: Config) -> None:
 def build_method(cfg: Config, device: torch.device) -> Method:
     """The method of ``cfg`` on ``device``, compiled if the config says so."""
     choose_kernels(cfg)
-    with our_scope():
-        model = MODELS.get(cfg.model.type).resolve(cfg.model, NUM_IMAGES)
-        method = MODELS.build(model).to(device, memory_format=torch.channels_last).train()
+    model = MODELS.get(cfg.model.type).resolve(cfg.model, NUM_IMAGES)
+    method = MODELS.build(model).to(device, memory_format=torch.channels_last).train()
     compile_networks(method, cfg.get("compile"))
     return method
 
@@ -75,8 +73,7 @@ def build_method(cfg: Config, device: torch.device) -> Method:
 def build_backbone(cfg: Config, device: torch.device) -> torch.nn.Module:
     """The bare backbone of ``cfg``, compiled if the config says so."""
     choose_kernels(cfg)
-    with our_scope():
-        backbone = MODELS.build(cfg.model.backbone)
+    backbone = MODELS.build(cfg.model.backbone)
     backbone.to(device, memory_format=torch.channels_last).train()
     compile_networks(backbone, cfg.get("compile"))
     return backbone
@@ -97,8 +94,7 @@ def images_per_step(cfg: Config) -> int:
 
 def synthetic_batch(cfg: Config) -> ViewBatch:
     """One step's views of noise images, as the data loader would give them."""
-    with our_scope():
-        transform = TRANSFORMS.build(cfg.train_dataloader.dataset.transform)
+    transform = TRANSFORMS.build(cfg.train_dataloader.dataset.transform)
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).resize((512, 384)).save(file, "jpeg")

@@ -27,7 +27,7 @@ from densessl.engine.message_hub import DeferredMessageHub
 from densessl.engine.recipe import RESTORED, differences, recipe_of
 from densessl.environment import CORE_PACKAGES, package_versions
 from densessl.errors import UserError
-from densessl.files import check_free_space, open_atomically
+from densessl.files import check_free_space, explained, open_atomically
 from densessl.transfer.coverage import compare_state
 
 OUR_HOOKS = dict(
@@ -210,15 +210,17 @@ class PretrainRunner(Runner):
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args, meta: dict, **kwargs) -> None:
         """As mmengine's, with ``meta()`` in it, and whole or not at all."""
-        partial = Path(out_dir, f"{filename}.part")
+        path, partial = Path(out_dir, filename), Path(out_dir, f"{filename}.part")
+        meta = self.meta(**meta)
         try:
-            super().save_checkpoint(out_dir, partial.name, *args, meta=self.meta(**meta), **kwargs)
-            with open(partial, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, Path(out_dir, filename))
+            with explained(path):
+                super().save_checkpoint(out_dir, partial.name, *args, meta=meta, **kwargs)
+                with open(partial, "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
-        if self._superseded and self._superseded != Path(out_dir, filename):
+        if self._superseded and self._superseded != path:
             self._superseded.unlink(missing_ok=True)
             self._superseded = None
 
@@ -245,7 +247,8 @@ class PretrainRunner(Runner):
         moments = sum(p.numel() * p.element_size() for p in method.parameters() if p.requires_grad)
         hook = (self.cfg.get("default_hooks") or {}).get("checkpoint") or {}
         kept = hook.get("max_keep_ckpts", -1)
-        count = kept + 2 if kept > 0 else 3
+        there = len([*Path(self.work_dir).glob("*_[0-9]*.pth")])  # which go as new ones come
+        count = max(1, kept + 2 - there) if kept > 0 else 3
         check_free_space(self.work_dir, count * (weights + 2 * moments), "the checkpoints")
 
     def dump_config(self) -> None:

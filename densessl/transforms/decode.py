@@ -122,6 +122,12 @@ def has_orientation(path: str | os.PathLike) -> bool:
         return _orientation(image) != 1
 
 
+def image_format(path: str | os.PathLike) -> str:
+    """``JPEG``, ``WEBP`` ...: what the file is, whatever it is called."""
+    with Image.open(path) as image:
+        return image.format
+
+
 def decode_scale(crop_sides: Iterable[float], out_side: int) -> float:
     """The smallest of 1, 1/2, 1/4, 1/8 at which no crop gets smaller than what is made of it.
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 from densessl.datasets import collate_views
 from densessl.engine.config import load_config
@@ -45,8 +44,7 @@ def show_views(
         UserError: The config or an image cannot be used.
     """
     cfg = load_config(config, cfg_options, images)
-    with DefaultScope.overwrite_default_scope("densessl"):
-        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
     picked = spaced(len(dataset), count)
     sources = []
     for index in picked:

@@ -228,13 +228,29 @@ def test_no_room_for_the_checkpoints_is_said_before_the_start(monkeypatch, confi
     assert "Not enough room on the disk" in message and "1.0 kB are free" in message
 
 
+def test_checkpoints_that_are_there_need_no_more_room(monkeypatch, config, tmp_path, capfd):
+    """They go as new ones come, so a resumed training needs room for one."""
+    run = tmp_path / "run"
+    command = [str(config), "--work-dir", str(run), "--cfg-options"]
+    assert main([*command, "train_cfg.max_steps=2"]) == 0
+    size = (run / "step_2.pth").stat().st_size
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 2 * size))
+    assert main([*command, "train_cfg.max_steps=3", "--resume"]) == 2
+    assert "Not enough room on the disk" in capfd.readouterr().err
+    for name in ("epoch_1", "epoch_2", "epoch_3", "step_1"):
+        shutil.copy(run / "step_2.pth", run / f"{name}.pth")
+    assert main([*command, "train_cfg.max_steps=3", "--resume"]) == 0
+
+
 @pytest.mark.slow
-def test_a_disk_that_fills_up_is_reported(monkeypatch, config, refused):
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_up_is_reported(monkeypatch, config, refused, code):
     def full(*args, **options):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(torch, "save", full)
-    assert "No room left" in refused(config)
+    assert f"_2.pth could not be written: {os.strerror(code)}." in refused(config)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from densessl.transfer.finetune.configure import (
     set_iterations,
 )
 from densessl.transfer.finetune.data import read_data
-from densessl.transfer.finetune.inits import Init, check_inits
+from densessl.transfer.finetune.inits import Init, check_inits, prepare_init, tensors_of
 from densessl.transfer.finetune.job import RecordHook, _latest_checkpoint, explain
 from densessl.transfer.finetune.plan import alone_in, check_request, open_plan, runs_of
 from densessl.transfer.mm.precise_bn import PreciseBNHook
@@ -184,6 +185,14 @@ def test_missing_checkpoints_and_torchvision_weights(tmp_path, monkeypatch):
         "supervised": weights,
         "random": None,
     }
+
+
+def test_jobs_read_a_copy_of_an_exported_file(tmp_path, exported):
+    """It may be written anew while the first jobs run."""
+    theirs = Path(shutil.copy(exported, tmp_path / "mine.pth"))
+    init = prepare_init("a", str(theirs), theirs, tmp_path / "inits", "mmdet", False)
+    theirs.write_bytes(b"another")
+    assert (init.source, init.depth) == ("mine.pth", 18) and len(tensors_of(init.file)) == 120
 
 
 @pytest.mark.parametrize(

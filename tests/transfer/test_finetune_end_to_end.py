@@ -91,6 +91,14 @@ def test_detector_from_a_checkpoint_and_from_random(tmp_path, checkpoint, capsys
         job = Config.fromfile(work / "runs" / f"{name}_labels0.5_seed0" / "config.py")
         assert job.model.data_preprocessor.mean == [120, 110, 100]
 
+    # The fine-tuned model serves with mmdet's own tools.
+    from mmdet.apis import inference_detector, init_detector
+
+    run = work / "runs" / "ours_labels0.5_seed0"
+    detector = init_detector(str(run / "config.py"), str(run / "model.pth"), device="cpu")
+    found = inference_detector(detector, str(data / "JPEGImages" / "val_0.jpg")).pred_instances
+    assert detector.dataset_meta["classes"] == ["disc", "square"] and found.bboxes.shape[1] == 4
+
     # A second run with the same plan repeats nothing, wherever the folder is.
     work = work.rename(tmp_path / "moved")
     command[command.index("--work-dir") + 1] = str(work)

@@ -304,6 +304,36 @@ BAD_DATA = {
         coco_change("val", lambda c: c["categories"].reverse()),
         "do not have the same categories",
     ),
+    **{
+        f"COCO annotation with {key} {value!r}": (
+            make_coco,
+            "instance",
+            coco_change("val", lambda c, key=key, value=value: c[A][2].update({key: value})),
+            message,
+        )
+        for key, value, message in (
+            ("category_id", 0, "has the category 0"),
+            ("area", None, "has the area None"),
+            ("iscrowd", None, "has iscrowd None"),
+            ("bbox", [200, 5, 9, 9], "outside of their image: those with the id 3."),
+            ("segmentation", [[1, 2, 3, 4]], "a segmentation that is none: those with the id 3."),
+            ("segmentation", [1, 2, 3, 4, 5, 6], "a segmentation that is none"),
+            ("segmentation", [[]], "a segmentation that is none"),
+            ("segmentation", dict(counts=[9216], size=[96, 95]), "a segmentation that is none"),
+        )
+    },
+    "COCO width in quotes": (
+        make_coco,
+        "detection",
+        coco_change("train", lambda c: c["images"][0].update(width="96")),
+        "is '0.jpg' of '96' x 96 pixels",
+    ),
+    "COCO category without a name": (
+        make_coco,
+        "detection",
+        coco_change("train", lambda c: c["categories"][0].update(name=7)),
+        "has the name 7",
+    ),
     "COCO categories of one name": (make_coco, "detection", same_names, "several categories"),
     "COCO boxes in shares of the image": (
         make_coco,
@@ -338,6 +368,21 @@ BAD_DATA = {
         "has both val_1.",
     ),
     "WebP on its side": (make_voc, "detection", webp_on_its_side, "turned by its EXIF"),
+    "WebP on its side that is called JPEG": (
+        make_voc,
+        "detection",
+        lambda root: [
+            webp_on_its_side(root),
+            (root / "JPEGImages" / "val_1.webp").rename(root / "JPEGImages" / "val_1.jpg"),
+        ],
+        "turned by its EXIF",
+    ),
+    "class names in another code": (
+        make_voc,
+        "segmentation",
+        lambda root: (root / "classes.txt").write_bytes("hintergrund\ndüse".encode("latin-1")),
+        "classes.txt is no UTF-8 text",
+    ),
     "masks of one bit": (make_mask_folders, "segmentation", one_bit, "has the mode 1"),
     "a class with braces": (
         make_voc,
@@ -373,6 +418,48 @@ def test_names_with_spaces_and_boxes_of_one_pixel(tmp_path):
     entries = json.loads(Path(data.val["ann_file"]).read_text())
     assert [entry["img_id"] for entry in entries[1:3]] == ["a name", "val_2"]
     assert entries[1]["instances"][0]["bbox"] == [6, 6, 7, 7]
+
+
+def test_names_in_lists_may_have_a_suffix(tmp_path):
+    root = make_voc(tmp_path / "set")
+    replace_in(root / "ImageSets" / "Main" / "val.txt", "val_1", "val_1.jpg")
+    replace_in(root / "ImageSets" / "Main" / "val.txt", "val_2", "JPEGImages/val_2.jpg 1")
+    entries = json.loads(
+        Path(read_data(root, "detection", tmp_path / "lists").val["ann_file"]).read_text()
+    )
+    assert [entry["img_id"] for entry in entries] == [f"val_{number}" for number in range(4)]
+
+
+def test_polygons_are_masks_and_flat_boxes_are_counted(tmp_path):
+    root = make_coco(tmp_path / "set")
+    coco_change("val", lambda c: c[A][0].update(segmentation=[[1, 1, 9, 1, 9, 9.5]]))(root)
+    coco_change("val", lambda c: c[A][1].update(area=0))(root)
+    note = read_data(root, "instance", tmp_path / "lists").metric_note
+    assert note.endswith("; 1 objects without an area count as missed")
+
+
+def test_lists_of_other_labels_stay(tmp_path):
+    """Finished jobs point to them, also when a comparison of other data is refused."""
+    root = make_voc(tmp_path / "set")
+    first = read_data(root, "segmentation", tmp_path / "lists").train["ann_file"]
+    before = Path(first).read_text()
+    corrected_mask(root)
+    assert read_data(root, "segmentation", tmp_path / "lists").train["ann_file"] != first
+    assert Path(first).read_text() == before
+
+
+def test_classes_by_index_need_no_name_of_the_others(tmp_path):
+    root = make_mask_folders(tmp_path / "set")
+    (root / "classes.txt").write_bytes(b"\xef\xbb\xbfnothing\n")  # of Windows, and too few
+    with pytest.raises(UserError, match="names 1 classes, but the masks use index 2"):
+        read_data(root, "segmentation", tmp_path / "lists")
+    wanted = ["0=background", "2=square"]
+    data = read_data(root, "segmentation", tmp_path / "lists", wanted)
+    assert data.classes == ["background", "square"]
+    assert data.metric_note.endswith("not asked for and ignored: class 1")
+    for twice in (["0=a", "2=a"], ["0=a", "0=b"]):
+        with pytest.raises(UserError, match="is there twice"):
+            read_data(root, "segmentation", tmp_path / "lists", twice)
 
 
 def test_one_mask_class_alone_is_refused(tmp_path):

@@ -22,4 +22,4 @@ __all__ = [
 
 def build_backbone(architecture: dict) -> nn.Module:
     """Builds the backbone that a checkpoint's ``meta.architecture`` describes."""
-    return MODELS.build(dict(architecture, _scope_="densessl"))
+    return MODELS.build(architecture)

@@ -86,7 +86,6 @@ def fit_data(cfg: Config, data: LabelledData) -> None:
     for loader, dataset in ((cfg.train_dataloader, data.train), (cfg.val_dataloader, data.val)):
         loader.dataset = ConfigDict(**dataset, pipeline=loader.dataset.pipeline)
     cfg.val_evaluator = ConfigDict(data.evaluator)
-    cfg.test_dataloader, cfg.test_evaluator, cfg.test_cfg = None, None, None
     count = len(data.classes)
     model = cfg.model
     for head in (model.get("bbox_head"), model.get("decode_head"), model.get("auxiliary_head")):
@@ -235,6 +234,8 @@ def job_config(
         # In the training process the augmentation would share its random numbers with the model,
         # and the order of the draws would differ from one initialisation to the other.
         loader.num_workers, loader.persistent_workers = 1, True
+    job.test_dataloader = copy.deepcopy(job.val_dataloader)  # for mm's inference and test tools
+    job.test_evaluator, job.test_cfg = copy.deepcopy(job.val_evaluator), dict(type="TestLoop")
     job.work_dir = str(work_dir)
     job.randomness = dict(seed=seed)
     job.load_from, job.resume = None, False

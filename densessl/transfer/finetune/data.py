@@ -8,7 +8,7 @@ from pathlib import Path
 
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
-from densessl.transforms.decode import ImageError, has_orientation, image_size
+from densessl.transforms.decode import ImageError, has_orientation, image_format, image_size
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LAYOUTS = {
@@ -130,16 +130,31 @@ def read_splits(folder: Path, suffix: str) -> tuple[str, str] | None:
 
 
 def read_ids(path: Path, images: Container[str]) -> list[str]:
-    """The line of each image, or its first word where ``images`` has none of the whole line.
+    """The name in each line: all of it or its first word, which may be a file's with its suffix.
 
     Raises:
-        UserError: The list is empty.
+        UserError: The list is empty, or no text.
     """
-    lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    ids = [line if line in images else line.split()[0] for line in lines]
+    ids = []
+    for line in filter(None, map(str.strip, read_lines(path))):
+        first = line.split()[0]
+        names = (line, Path(line).stem, first, Path(first).stem)
+        ids.append(next((name for name in names if name in images), first))
     if not ids:
         raise UserError(f"{path} names no image.", "Write one image name a line, without suffix.")
     return ids
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        UserError: It is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text: {error.reason}.", "Save it as UTF-8.") from error
 
 
 def index_images(folder: Path) -> dict[str, Path]:
@@ -180,7 +195,7 @@ def check_size(what: str, size: tuple[int, int] | None, image: Path) -> tuple[in
             f"The image {image} cannot be read: {error.reason}.",
             "Replace it, or take it out of the list.",
         ) from error
-    if image.suffix.lower() == ".webp" and has_orientation(image):
+    if image_format(image) == "WEBP" and has_orientation(image):
         raise UserError(
             f"The image {image} is turned by its EXIF orientation, which mmdet and mmseg read in "
             "JPEGs but not in WebP.",
@@ -239,11 +254,14 @@ def listed(
         rest: ``metric_note`` and ``evaluator``.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    sets, digest = [], hashlib.sha256()
-    for name, images in zip(("train", "val"), entries, strict=True):
-        path, text = out_dir / f"{name}.json", json.dumps(images)
+    texts = [json.dumps(images) for images in entries]
+    bare = "".join(text.replace(json.dumps(str(folder))[1:-1], "") for text in texts)  # it may move
+    digest = hashlib.sha256(bare.encode()).hexdigest()
+    sets = []
+    for name, text in zip(("train", "val"), texts, strict=True):
+        # Named by the labels: what another comparison has listed here stays.
+        path = out_dir / f"{name}_{digest[:12]}.json"
         path.write_text(text)
-        digest.update(text.replace(json.dumps(str(folder))[1:-1], "").encode())  # it may move
         sets.append(dict(**common, ann_file=str(path.resolve())))
     train, val = sets
     return LabelledData(
@@ -254,6 +272,6 @@ def listed(
         val_images=len(entries[1]),
         train=train,
         val=dict(val, test_mode=True),
-        labels_sha256=digest.hexdigest(),
+        labels_sha256=digest,
         **rest,
     )

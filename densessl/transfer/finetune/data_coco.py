@@ -40,6 +40,7 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
         for part in (train, val)
     ]
     kinds = ["bbox", "segm"] if masks else ["bbox"]
+    flat = sum(not _has_area(a) for a in val.annotations)
     return LabelledData(
         name=folder.name,
         layout="COCO boxes and masks" if masks else "COCO boxes",
@@ -47,7 +48,8 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
         train_images=len({a["image_id"] for a in train.annotations}),
         val_images=len(val.content["images"]),
         metric_note="COCO AP: 101-point, mean over IoU .50:.95 and classes, at most 100 "
-        "detections an image",
+        "detections an image"
+        + (f"; {flat} objects without an area count as missed" if flat else ""),
         # No minimum size: users' images may be small.
         train=dict(**sets[0], filter_cfg=dict(filter_empty_gt=True, min_size=0)),
         val=dict(**sets[1], test_mode=True),
@@ -169,32 +171,83 @@ def _load(path: Path) -> dict:
             raise UserError(
                 f"Some entries of '{part}' in {path} share their id.", "Number them from 1 on."
             )
-    ids = {image["id"] for image in content["images"]}
+    for image in content["images"]:
+        sides = image["width"], image["height"]
+        if not all(map(_is_number, sides)) or not isinstance(image["file_name"], str):
+            raise UserError(
+                f"Image {image['id']} of {path} is {image['file_name']!r} of {sides[0]!r} x "
+                f"{sides[1]!r} pixels.",
+                "It must be a file name and two numbers.",
+            )
+    for category in content["categories"]:
+        if not isinstance(category["name"], str) or not category["name"].strip():
+            raise UserError(
+                f"Category {category['id']} of {path} has the name {category['name']!r}.",
+                "It must be a text.",
+            )
+    images, categories = ({x["id"] for x in content[part]} for part in ("images", "categories"))
     for item in content["annotations"]:
-        if item["image_id"] not in ids:
-            raise UserError(
-                f"Annotation {item['id']} of {path} belongs to image {item['image_id']}, which is "
-                "not among its images.",
-                "Add the image, or take the annotation out.",
-            )
-        if not _is_box(item["bbox"]):
-            raise UserError(
-                f"Annotation {item['id']} of {path} has the bbox {item['bbox']}.",
-                "It must be four numbers: left, top, width, height.",
-            )
+        problem, remedy = _fault(item, images, categories)
+        if problem:
+            raise UserError(f"Annotation {item['id']} of {path} {problem}.", remedy)
     return content
 
 
+def _fault(item: dict, images: set, categories: set) -> tuple[str, str]:
+    """What is wrong with an annotation and what to do, or two empty texts."""
+    if item["image_id"] not in images:
+        return (
+            f"belongs to image {item['image_id']}, which is not among its images",
+            "Add the image, or take the annotation out.",
+        )
+    if item["category_id"] not in categories:
+        return (
+            f"has the category {item['category_id']}, which is not among its categories",
+            "Number both alike: annotations are often numbered from 0, categories from 1.",
+        )
+    if not _is_box(item["bbox"]):
+        return (
+            f"has the bbox {item['bbox']}",
+            "It must be four numbers: left, top, width, height.",
+        )
+    if not _is_number(item["area"]):
+        return f"has the area {item['area']!r}", "It must be a number of pixels."
+    if item.get("iscrowd", 0) not in (0, 1):
+        return f"has iscrowd {item['iscrowd']!r}", "It must be 0 or 1, or be left out."
+    return "", ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _is_box(value: object) -> bool:
-    numbers = isinstance(value, list) and all(isinstance(v, int | float) for v in value)
-    return numbers and len(value) == 4 and all(map(math.isfinite, value))
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
 
-def _is_seen(annotation: dict, width: int, height: int) -> bool:
-    """Whether mmdet takes it."""
+def _is_inside(annotation: dict, width: float, height: float) -> bool:
+    """Whether some of its box is in the image."""
     left, top, across, down = annotation["bbox"]
-    inside = left < width and top < height and left + across > 0 and top + down > 0
-    return inside and across >= 1 and down >= 1 and annotation["area"] > 0
+    return left < width and top < height and left + across > 0 and top + down > 0
+
+
+def _has_area(annotation: dict) -> bool:
+    """Whether mmdet takes it."""
+    return min(annotation["bbox"][2:]) >= 1 and annotation["area"] > 0
+
+
+def _is_mask(value: object, width: float, height: float) -> bool:
+    """Whether it is a run-length code of that size, or a list of polygons."""
+    if isinstance(value, dict):
+        coded = isinstance(value.get("counts"), list | str)
+        return coded and value.get("size") == [height, width]
+    return isinstance(value, list) and all(
+        isinstance(polygon, list)
+        and len(polygon) >= 6
+        and len(polygon) % 2 == 0
+        and all(map(_is_number, polygon))
+        for polygon in value
+    )
 
 
 def _annotations(content: dict, path: Path, ids: set[int], masks: bool) -> list[dict]:
@@ -204,10 +257,17 @@ def _annotations(content: dict, path: Path, ids: set[int], masks: bool) -> list[
             f"{path} has no annotations of the chosen classes.", "Check the file, or --classes."
         )
     sides = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
-    if not any(_is_seen(a, *sides[a["image_id"]]) for a in annotations):
+    outside = [a["id"] for a in annotations if not _is_inside(a, *sides[a["image_id"]])]
+    if outside:
+        raise UserError(
+            f"{len(outside)} annotations of {path} have their bbox outside of their image: those "
+            f"with the id {examples(map(str, outside))}.",
+            "Correct them, or take them out; left, top, width and height are in pixels.",
+        )
+    if not any(map(_has_area, annotations)):
         raise UserError(
             f"No annotation of the chosen classes in {path} can be learned from: each has the area "
-            "0, or a bbox of less than a pixel or outside of its image.",
+            "0, or a bbox of less than a pixel.",
             "Write left, top, width, height and area in pixels.",
         )
     without = [a["id"] for a in annotations if not a.get("segmentation")]
@@ -216,6 +276,18 @@ def _annotations(content: dict, path: Path, ids: set[int], masks: bool) -> list[
             f"{len(without)} annotations of {path} have boxes but no masks.",
             "For boxes alone take the config faster-rcnn_fpn_small.py; for instance segmentation "
             "every object needs its 'segmentation'.",
+        )
+    wrong = [
+        a["id"]
+        for a in annotations
+        if masks and not _is_mask(a["segmentation"], *sides[a["image_id"]])
+    ]
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} annotations of {path} have a segmentation that is none: those with the "
+            f"id {examples(map(str, wrong))}.",
+            "It must be a list of polygons, each [x1, y1, x2, y2, x3, y3, ...], or a run-length "
+            "code with counts and size, which is [height, width] of the image.",
         )
     return annotations
 

@@ -17,6 +17,7 @@ from densessl.transfer.finetune.data import (
     index_images,
     listed,
     read_ids,
+    read_lines,
     read_splits,
 )
 
@@ -170,7 +171,8 @@ def _choose(
     wanted: list[str] | None,
 ) -> tuple[dict[int, str], str]:
     """Mask value -> class name of the classes to use, and a note about the others."""
-    known = _names(folder, values)
+    by_index = bool(wanted) and all("=" in item for item in wanted)
+    known = _names(folder, values, others=by_index)
     if wanted:
         kept = _wanted(folder, values, known, wanted)
         if len(kept) < 2:
@@ -204,12 +206,15 @@ def _choose(
     return kept, note
 
 
-def _names(folder: Path, values: list[int]) -> dict[int, str]:
+def _names(folder: Path, values: list[int], others: bool) -> dict[int, str]:
+    """Value -> name; with ``others`` the file may leave some without one."""
     for name in NAME_FILES:
         path = folder / name
         if path.is_file():
-            lines = [line.split(":")[0].strip() for line in path.read_text().splitlines()]
+            lines = [line.split(":")[0].strip() for line in read_lines(path)]
             names = [line for line in lines if line and not line.startswith("#")]
+            if others:
+                names += [f"class {value}" for value in range(len(names), max(values) + 1)]
             if len(names) <= max(values):
                 raise UserError(
                     f"{path} names {len(names)} classes, but the masks use index {max(values)}.",
@@ -246,6 +251,11 @@ def _wanted(
                 raise UserError(
                     f"--classes {item}: the masks of {folder} have no index {text}.",
                     f"Their indices are {', '.join(map(str, values))}.",
+                )
+            if int(text) in result or name in result.values():
+                raise UserError(
+                    f"--classes {item}: the index or the name is there twice.",
+                    "Give each index a name of its own; classes cannot be merged here.",
                 )
             result[int(text)] = name
         return dict(sorted(result.items()))

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from densessl.errors import UserError
-from densessl.files import check_free_space, make_folder, write_json
+from densessl.files import check_free_space, make_folder, open_atomically, write_json
 from densessl.transfer.finetune import configure
 from densessl.transfer.finetune.data import LabelledData, check_folder, read_data
 from densessl.transfer.finetune.inits import (
@@ -265,7 +265,8 @@ def _write_job(cfg: Config, run: Run, init: Init, shared_input: dict, work_dir: 
     folder = make_folder((work_dir / "runs" / run.name).resolve())
     inputs = init.input if init.file is not None else shared_input
     job_cfg = configure.job_config(cfg, init, inputs, run.seed, run.fraction, folder)
-    job_cfg.dump(str(folder / "config.py"))
+    with open_atomically(folder / "config.py") as file:
+        file.write(job_cfg.pretty_text.encode())
     pictures = (work_dir / "predictions").resolve()
     write_json(
         dict(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from densessl.checkpoint import load_checkpoint
+from densessl.checkpoint import load_checkpoint, save_atomically
 from densessl.errors import UserError
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.export import export_checkpoint
@@ -69,13 +69,13 @@ def check_inits(inits: dict[str, str]) -> dict[str, Path | None]:
 def prepare_init(
     name: str, source: str, file: Path | None, folder: Path, to: str, trust: bool
 ) -> Init:
-    """Exports a checkpoint for mmdet or mmseg, unless it is an exported file already.
+    """Exports a checkpoint for mmdet or mmseg, or copies what is an exported file already.
 
     Args:
         name: The user's name for it.
         source: What the user gave.
         file: From :func:`check_inits`.
-        folder: Where the exported file goes.
+        folder: Where the file that the jobs read goes.
         to: ``mmdet`` or ``mmseg``.
         trust: See ``load_checkpoint``.
 
@@ -86,24 +86,26 @@ def prepare_init(
         return Init(name, RANDOM, None, None, IMAGENET_INPUT, None)
     content = load_checkpoint(file, trust=trust)
     meta = content.get("meta") or {}
-    exported = file.resolve()
-    if meta.get("format") != EXPORT_FORMAT or meta.get("to") not in ("mmdet", "mmseg"):
-        exported = folder / f"{name}_{file_sha256(file)[:12]}.pth"
-        if not exported.exists():  # from an earlier start
-            folder.mkdir(parents=True, exist_ok=True)
-            report = export_checkpoint(file, exported, to=to, trust=trust)
+    kept = folder / f"{name}_{file_sha256(file)[:12]}.pth"
+    folder.mkdir(parents=True, exist_ok=True)
+    if meta.get("format") == EXPORT_FORMAT and meta.get("to") in ("mmdet", "mmseg"):
+        if not kept.exists():  # jobs that start later read what this one has read
+            save_atomically(content, kept)
+    else:
+        if not kept.exists():  # from an earlier start
+            report = export_checkpoint(file, kept, to=to, trust=trust)
             if not report.passed:
                 raise UserError(
                     f"--init {name}: {file} does not fit {to}.\n{report.table()}",
                     "Use a checkpoint with the whole backbone.",
                 )
-        content = load_checkpoint(exported)
+        content = load_checkpoint(kept)
         meta = content["meta"]
     return Init(
         name=name,
         source="torchvision" if source == SUPERVISED else file.name,
         method="supervised" if source == SUPERVISED else meta.get("method"),
-        file=str(exported),
+        file=str(kept),
         input=meta.get("input") or IMAGENET_INPUT,
         depth=None if _of_mm(meta) else depth_in_names(content["state_dict"]),
     )
