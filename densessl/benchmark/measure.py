@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+from densessl.errors import UserError
+from densessl.files import make_folder
+
 PAGE = 4096
 MB = 2**20
 
@@ -144,7 +147,11 @@ class PeakMemory:
 
 @contextmanager
 def profiled(path: str | Path | None, device: torch.device) -> Iterator[None]:
-    """Writes a trace of the block for chrome://tracing or Perfetto; with no ``path``, nothing."""
+    """Writes a trace of the block for chrome://tracing or Perfetto; with no ``path``, nothing.
+
+    Raises:
+        UserError: The trace cannot be written.
+    """
     if path is None:
         yield
         return
@@ -154,4 +161,7 @@ def profiled(path: str | Path | None, device: torch.device) -> Iterator[None]:
     with torch.profiler.profile(activities=activities) as profile:
         yield
         synchronize(device)
+    make_folder(Path(path).parent)
     profile.export_chrome_trace(str(path))
+    if not Path(path).is_file():  # PyTorch only logs that
+        raise UserError(f"The trace {path} could not be written.", "choose another --profile")
