@@ -230,6 +230,15 @@ def test_save_atomically_replaces_whole(tmp_path):
     assert os.listdir(file.parent) == ["a.pth"]
 
 
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_atomically({"a": 1}, tmp_path / "a.pth")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.pth").stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit on file size")
 def test_full_disk_leaves_the_old_file(tmp_path):
     file = tmp_path / "a.pth"

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from densessl.benchmark import record
+from densessl.benchmark import recipe, record
+from densessl.benchmark.data import throughput
 from densessl.benchmark.loss import benchmark_loss, materialised
 from densessl.benchmark.measure import PeakMemory, summary, time_interleaved
 from densessl.benchmark.plain import (
@@ -23,6 +24,8 @@ from densessl.benchmark.plain import (
     decode_whole,
     follow_one_by_one,
 )
+from densessl.benchmark.setup import build_dataset
+from densessl.benchmark.step import floor_step
 from densessl.datasets import collate_views
 from densessl.engine import Stopped
 from densessl.files import write_json
@@ -128,6 +131,29 @@ def test_step(tmp_path, config, capsys):
     names = {event.get("name", "") for event in json.loads(trace.read_text())["traceEvents"]}
     assert any("convolution_backward" in name for name in names)
     assert "of_floor" in capsys.readouterr().out
+
+
+def test_the_floor_is_one_view_with_a_gradient_and_one_without():
+    seen, backbone = [], nn.Conv2d(3, 4, 1)
+    backbone.register_forward_hook(lambda _, args, out: seen.append((args[0], out.requires_grad)))
+    views = torch.randn(2, 3, 5, 5), torch.randn(2, 3, 5, 5)
+    floor_step(backbone, [ViewBatch(views, (), None, None)], None)
+    assert [(view is views[i], graph) for i, (view, graph) in enumerate(seen)] == [
+        (True, True),
+        (True, False),
+    ]
+    assert backbone.bias.grad.tolist() == [2 * 25.0] * 4
+
+
+def test_throughput_counts_every_image_that_was_taken(config, monkeypatch):
+    def timed(calls, device, repeats, warmup):
+        calls["take"]()
+        return {"take": [2.0] * repeats}
+
+    monkeypatch.setattr("densessl.benchmark.data.time_interleaved", timed)
+    cfg = recipe(config)
+    rate = throughput(cfg, build_dataset(cfg), 0, 3)["images_per_s"]
+    assert rate["median"] == 4 * 4 / 2.0  # four batches of four images
 
 
 @pytest.mark.slow

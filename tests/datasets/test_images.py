@@ -103,10 +103,24 @@ def test_the_same_seed_gives_the_same_views_for_any_number_of_workers(folder):
     assert not same(alone, epoch_of(dataset, workers=0, epoch=2, seed=4))
 
 
+def test_each_seed_and_epoch_has_an_order_of_its_own(folder):
+    dataset = ImageFolder(folder, two_views())
+    orders = set()
+    for seed in range(3):
+        sampler = ViewSampler(dataset, seed)
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            orders.add(tuple(key.index for key in sampler))
+    assert len(orders) == 9
+
+
 def test_an_epoch_can_be_entered_in_the_middle(folder):
     dataset = ImageFolder(folder, two_views())
     whole = epoch_of(dataset, workers=0)
     assert same(whole[1:], epoch_of(dataset, workers=2, start=4))
+    sampler = ViewSampler(dataset, seed=3)
+    sampler.start = 4
+    assert [len(list(sampler)) for _ in range(2)] == [8, 12]  # once: the next epoch is whole
 
 
 def test_ranks_share_an_epoch_without_overlap(folder, monkeypatch):
@@ -130,6 +144,8 @@ def test_broken_images_are_replaced_and_reported(folder):
     batches = epoch_of(dataset, workers=0)
     broken = torch.cat([b.broken for b in batches])
     assert set(broken[broken >= 0].tolist()) == bad
+    index = torch.cat([b.index for b in batches])  # of what was asked for, not of what stands in
+    assert sorted(index.tolist()) == list(range(12)) and set(index[broken >= 0].tolist()) == bad
     assert same(batches, epoch_of(dataset, workers=2))
     problems = dataset.check()
     assert len(problems) == 2 and any("01.png" in line for line in problems)
@@ -197,8 +213,9 @@ def test_other_layouts(tmp_path):
 def test_the_list_of_images_has_a_fingerprint(folder):
     one = ImageFolder(folder, two_views()).metainfo
     assert one["count"] == 12 and len(one["sha256"]) == 64
-    picture(folder / "new.png")
-    assert ImageFolder(folder, two_views()).metainfo["sha256"] != one["sha256"]
+    os.rename(folder / "01.png", folder / "0.png")
+    other = ImageFolder(folder, two_views()).metainfo
+    assert other["count"] == 12 and other["sha256"] != one["sha256"]
 
 
 def test_names_that_are_no_text_are_read_and_counted(folder):

@@ -95,6 +95,12 @@ def test_an_index_is_made_used_and_made_again(images, tmp_path):
     assert [*TarShards(str(shard.parent), VIEWS).files] == ["new.jpg"]
     beside.write_text("no json")
     assert [*TarShards(str(shard.parent), VIEWS).files] == ["new.jpg"]
+    size = shard.stat().st_size
+    with tarfile.open(shard, "w") as tar:  # tar fills up to whole blocks: often the same size
+        tar.add(images / "002.jpg", "newer.jpg")
+    assert shard.stat().st_size == size
+    os.utime(beside, ns=(0, shard.stat().st_mtime_ns - 1))
+    assert [*TarShards(str(shard.parent), VIEWS).files] == ["newer.jpg"]
 
 
 def test_broken_shards_are_named(images, tmp_path):

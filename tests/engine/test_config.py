@@ -264,6 +264,13 @@ def test_classes_in_place_of_names_become_their_paths(shipped):
     assert isinstance(MODELS.build(loaded.model.backbone), ResNet)
 
 
+def test_other_images_are_taken_with_the_views_and_the_share_of_the_config(shipped, tmp_path):
+    option = {"train_dataloader.dataset.max_broken": 0.3}
+    dataset = load_config(shipped, option, images=tmp_path).train_dataloader.dataset
+    assert (dataset.type, dataset.root, dataset.max_broken) == ("ImageFolder", str(tmp_path), 0.3)
+    assert dataset.transform == shipped.train_dataloader.dataset.transform
+
+
 def test_a_given_config_is_copied_and_checked(shipped):
     changed = load_config(shipped, {"model.temperature": 0.5})
     assert changed.model.temperature == 0.5 and shipped.model.temperature == 0.2

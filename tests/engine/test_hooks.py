@@ -1,6 +1,7 @@
 """Hooks: broken images, losses that are no numbers, signals, throughput."""
 
 import json
+import logging
 import signal
 from types import SimpleNamespace
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 
 from densessl.datasets import ImageFolder
-from densessl.engine import StopHook, pretrain
+from densessl.engine import BrokenImagesHook, OptimizerStepHook, StopHook, ThroughputHook, pretrain
 from densessl.engine.hooks import STOPPING, Stopped
+from densessl.engine.message_hub import DeferredMessageHub
 from densessl.errors import UserError
 from densessl.models import MoCo
 from densessl.models.heads import GlobalHead
 from densessl.models.methods.base import Method
+from tests.models.tiny import build, optimizer_for
 from tests.training import write_config, write_images
 
 
@@ -63,6 +66,22 @@ def test_too_many_broken_images_stop_the_run(tmp_path, monkeypatch, workers):
                 "train_dataloader.num_workers": workers,
             },
         )
+
+
+def test_images_count_once_however_often_they_are_seen():
+    """Five of 40 are too many, also where they come up late."""
+
+    class Images(list):
+        max_broken, problem, path = 0.1, str, str
+
+    loader = SimpleNamespace(dataset=Images(range(40)))
+    runner = SimpleNamespace(train_dataloader=loader, logger=logging.getLogger(__name__))
+    hook, index = BrokenImagesHook(), torch.arange(40)
+    for _ in range(2):
+        hook.after_train_iter(runner, 0, SimpleNamespace(index=index, broken=index * 0 - 1))
+    with pytest.raises(UserError, match="5 of 40 images cannot be read"):
+        late = SimpleNamespace(index=index[:5], broken=index[:5])
+        hook.after_train_iter(runner, 0, late)
 
 
 def test_an_error_in_a_worker_keeps_its_words(tmp_path, monkeypatch):
@@ -144,6 +163,24 @@ def test_a_collapse_is_said_at_the_end_of_the_epoch(
     config = write_config(tmp_path / "config.py", images)
     pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_epochs": 1})
     assert ("the embeddings of all images are nearly the same" in capsys.readouterr().out) == warned
+
+
+def test_a_method_is_told_its_step_and_how_many_there_will_be():
+    method = build(MoCo, GlobalHead(12, (16,), 8), queue_size=8)
+    wrapper = optimizer_for(method)
+    runner = SimpleNamespace(model=method, optim_wrapper=wrapper, train_dataloader=range(8))
+    OptimizerStepHook().before_train(SimpleNamespace(**vars(runner), iter=5, max_epochs=3))
+    assert (method.step, method.total_steps) == (5, 24)
+
+
+def test_the_throughput_is_that_of_all_ranks(monkeypatch):
+    monkeypatch.setattr("densessl.engine.hooks.get_world_size", lambda: 4)
+    hub = DeferredMessageHub("throughput")
+    for name, seconds in (("time", 0.5), ("data_time", 0.1)):
+        hub.update_scalar(f"train/{name}", seconds)
+    runner = SimpleNamespace(message_hub=hub)
+    ThroughputHook().after_train_iter(runner, 0, SimpleNamespace(index=range(6)))
+    assert hub.get_scalar("train/images_per_s").mean(1) == pytest.approx(4 * 6 / 0.5)
 
 
 def test_signals_act_as_before_after_a_run(tmp_path, images, monkeypatch):

@@ -8,6 +8,7 @@ from mmengine.logging import MessageHub
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from densessl.engine import LARS, pretrain
+from densessl.engine.gradients import gradient_norms
 from densessl.engine.message_hub import DeferredMessageHub
 from densessl.engine.optim import PrecisionOptimWrapper, TrainableParameters
 from densessl.models import BYOL, DenseCL, DenseHead, GlobalHead, MoCo, SimCLR
@@ -143,6 +144,17 @@ def test_the_log_of_a_run_is_that_of_asking_at_every_step(tmp_path, images, monk
     ours, theirs = logged(tmp_path / "ours"), logged(tmp_path / "theirs")
     assert len(ours) == 4 and "grad_norm" in ours[0] and "grad_layers.0" in ours[0]
     assert ours == theirs
+
+
+def test_the_norm_of_a_layer_is_that_of_all_its_gradients():
+    torch.manual_seed(0)
+    backbone = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    backbone(torch.randn(5, 3)).square().sum().backward()
+    norms = gradient_norms(backbone)
+    assert list(norms) == ["0", "2"]
+    for name, norm in norms.items():
+        grads = [p.grad.flatten() for p in backbone[int(name)].parameters()]
+        torch.testing.assert_close(norm, torch.cat(grads).norm())
 
 
 def test_the_norm_that_is_logged_is_that_before_clipping():

@@ -2,13 +2,14 @@
 
 import hashlib
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from densessl.checkpoint import load_checkpoint
-from densessl.engine import pretrain
+from densessl.engine import PretrainRunner, pretrain
 from densessl.engine.compiling import compile_networks
 from densessl.engine.config import load_config
 from densessl.errors import UserError
@@ -127,9 +128,26 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint(tmp_path, images, monkey
 def test_the_weights_are_channels_last_and_the_teacher_is_not_optimized(tmp_path, images):
     config = write_config(tmp_path / "config.py", images)
     checkpoint = pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_steps": 1})
-    for name, tensor in load_checkpoint(checkpoint)["state_dict"].items():
+    loaded = load_checkpoint(checkpoint)
+    for name, tensor in loaded["state_dict"].items():
         if tensor.ndim == 4:
             assert tensor.is_contiguous(memory_format=torch.channels_last), name
+    (group,) = loaded["optimizer"]["param_groups"]
+    assert len(group["params"]) == sum(map(is_student_parameter, loaded["state_dict"]))
+
+
+@pytest.mark.parametrize("kept, there, files", [(-1, 0, 3), (2, 0, 4), (2, 1, 3)])
+def test_room_is_asked_for_the_checkpoints_to_come(tmp_path, monkeypatch, kept, there, files):
+    asked = []
+    for number in range(there):
+        (tmp_path / f"epoch_{number}.pth").touch()
+    monkeypatch.setattr(
+        "densessl.engine.runner.check_free_space", lambda *args: asked.append(args[1])
+    )
+    model = nn.Linear(3, 4)  # 16 numbers, and two moments of each
+    cfg = dict(default_hooks=dict(checkpoint=dict(max_keep_ckpts=kept)))
+    PretrainRunner.check_space(SimpleNamespace(model=model, cfg=cfg, work_dir=tmp_path))
+    assert asked == [files * 3 * 16 * 4]
 
 
 def test_a_trial_of_few_steps_shows_its_loss_and_nothing_about_mmengine(tmp_path, images):

@@ -57,7 +57,7 @@ def test_a_difficult_object_says_neither_yes_nor_no(tmp_path):
     objects = "".join(
         f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>2</xmin>"
         "<ymin>2</ymin><xmax>30</xmax><ymax>30</ymax></bndbox></object>"
-        for name, difficult in (("disc", 1), ("square", 1), ("square", 0))
+        for name, difficult in (("disc", 1), ("square", 1), ("square", 0), ("square", 1))
     )
     path.write_text(f"<annotation>{objects}</annotation>")
     sets = read_data(tmp_path).sets

@@ -12,7 +12,7 @@ from torch import nn
 
 from densessl.errors import UserError
 from densessl.evaluation import evaluate, table
-from densessl.evaluation.data import Sample
+from densessl.evaluation.data import LabelledSet, Sample
 from densessl.evaluation.features import (
     FrozenBackbone,
     centre_crop,
@@ -21,10 +21,11 @@ from densessl.evaluation.features import (
     load_frozen,
     whole_image,
 )
+from densessl.evaluation.tasks import TASKS, Settings
 from densessl.models import build_backbone
 from densessl.models.preprocessor import LAB_MEAN, LAB_STD
 from densessl.transforms.lab import rgb_to_lab
-from tests.evaluation.sets import make_classes, make_split_classes
+from tests.evaluation.sets import make_classes, make_split_classes, write_class
 from tests.training import REPO
 from tests.transfer.tiny_sets import make_voc
 
@@ -83,11 +84,37 @@ def test_colours_are_told_apart(classes):
     assert result["chance"]["knn_top1"] == pytest.approx(100 / 3)
     assert result["data"]["knn"]["train"] == 15 and result["data"]["knn"]["val"] == 3
     json.dumps(result, allow_nan=False)
+    few = evaluate(Colours(), classes, ["knn"], size=32, limit=4)
+    assert few["data"]["knn"]["train"] == 4 and few["data"]["knn"]["val"] == 3
+
+
+def test_chance_is_a_guess_of_what_is_most_frequent_in_training(tmp_path):
+    for part, red, blue in (("train", 8, 2), ("val", 1, 4)):
+        write_class(tmp_path / part / "red", "red", red)
+        write_class(tmp_path / part / "blue", "blue", blue)
+    result = evaluate(Colours(), tmp_path, ["knn"], size=32)
+    assert result["chance"]["knn_top1"] == pytest.approx(20)
+
+
+def test_chance_of_masks_is_a_guess_of_what_most_pixels_are_in_training(tmp_path):
+    parts = {}
+    for part, most in (("train", 1), ("val", 0)):
+        pixels = np.full((8, 8), most, np.uint8)
+        pixels[0] = 1 - most
+        Image.fromarray(pixels).save(tmp_path / f"{part}.png")
+        parts[part] = [Sample("", str(tmp_path / f"{part}.png"))]
+    found = LabelledSet(["a", "b"], **parts, values=np.arange(256, dtype=np.uint8))
+    maps, (_, judge) = torch.randn(1, 2, 4, 4), TASKS["dense"]
+    figures = judge(found, lambda part: (maps, parts[part], []), Settings(32), torch.device("cpu"))
+    assert figures.chance["dense_mIoU"] == pytest.approx(100 * (0 + 8 / 64) / 2)  # all of it "b"
 
 
 def test_a_wrapped_module_is_called_by_its_class(classes):
     result = evaluate(FrozenBackbone(Colours()), classes, ["knn"], size=32)
     assert result["backbone"]["name"] == result["backbone"]["source"] == "Colours"
+    for side in (48, None):  # that of the pretraining's views, where it is known
+        frozen = FrozenBackbone(Colours(), view_size=side)
+        assert evaluate(frozen, classes, ["knn"])["settings"]["size"] == (side or 128)
 
 
 def test_voc_gives_all_five(voc):
@@ -150,9 +177,22 @@ def test_crops_show_what_they_should(tmp_path):
     assert np.array_equal(boxed.numpy(), pixels[10:42, 20:52])
     for box in ((150.0, 70.0, 170.0, 90.0), (20.2, 10.1, 20.4, 10.3), (-5.0, -5.0, 300.0, 300.0)):
         assert centre_crop(Sample(str(path), 0, box), 32).shape == (32, 32, 3)
+    boxes = ((-5.0, -5.0, 300.0, 300.0), (0.0, 0.0, 160.0, 80.0))  # what is outside is cut off
+    assert torch.equal(*(centre_crop(Sample(str(path), 0, box), 32) for box in boxes))
     whole = whole_image(Sample(str(path), 0), 160)
     assert np.array_equal(whole[:80].numpy(), pixels)
     assert (whole[80:] == torch.tensor([124, 116, 104])).all()
+
+
+def test_a_large_photograph_keeps_the_detail_that_is_looked_at(tmp_path):
+    blocks = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    pixels = blocks.repeat(16, 0).repeat(16, 1)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95)
+    box = centre_crop(Sample(str(tmp_path / "a.jpg"), 0, (96.0, 160.0, 160.0, 224.0)), 64)
+    assert np.abs(box.numpy().astype(int) - pixels[160:224, 96:160]).mean() < 10
+    whole = whole_image(Sample(str(tmp_path / "a.jpg"), 0), 640)[:480]
+    half = pixels.reshape(480, 2, 640, 2, 3).mean((1, 3))
+    assert np.abs(whole.numpy() - half).mean() < 10
 
 
 def test_stages_are_concatenated_at_the_finest_grid(checkpoint):
@@ -163,7 +203,8 @@ def test_stages_are_concatenated_at_the_finest_grid(checkpoint):
         maps = frozen.maps(pixels, (3, 1))
         assert maps.shape == (2, 128 + 512, 8, 8)
         assert torch.equal(maps[:, :128], c3)
-        assert torch.allclose(maps[:, 128:].mean((2, 3)), c5.mean((2, 3)), atol=1e-4)
+        finer = nn.functional.interpolate(c5, (8, 8), mode="bilinear")  # by its pixels' centres
+        assert torch.allclose(maps[:, 128:], finer, atol=1e-5)
         assert torch.equal(frozen.embed(pixels), c5.mean((2, 3)))
         with pytest.raises(UserError, match=r"stages \(1, 3\), not \(2,\)"):
             frozen.maps(pixels, (2, 3))
@@ -286,9 +327,11 @@ def test_a_table_of_results(classes):
     fewer[1]["data"]["knn"]["classes"].pop()
     with pytest.raises(UserError, match="do not compare: knn.classes is"):
         table(fewer)
-    results[1]["settings"]["k"] = 200
-    with pytest.raises(UserError, match="k is 20 for a and 200 for a"):
-        table(results)
+    for name, there, here in (("k", 20, 200), ("size", 32, 64)):
+        other = json.loads(json.dumps(results))
+        other[1]["settings"][name] = here
+        with pytest.raises(UserError, match=f"{name} is {there} for a and {here} for a"):
+            table(other)
     with pytest.raises(UserError, match="has the format None"):
         table([{}])
 
@@ -320,7 +363,9 @@ def test_the_tool(checkpoint, tmp_path, capsys):
     assert {"commit", "hardware", "versions", "command", "date"} <= result["environment"].keys()
     shown = capsys.readouterr().out
     assert "BYOL (ResNet-18) at 32 px on data" in shown
-    assert "knn: learned from" in shown and f"{result['metrics']['knn_top1']:.2f}" in shown
+    assert "knn: learned from" in shown
+    figures = (result[kind]["knn_top1"] for kind in ("metrics", "chance"))
+    assert "knn_top1        {:>8.2f}{:>8.2f}".format(*figures) in shown
     assert run_tool("--table", out) == 0
     assert "| BYOL |" in capsys.readouterr().out
     assert run_tool("--table", out, out) == 2  # no mean over one result

@@ -1,6 +1,7 @@
 """Evaluation while training: logged, its mistakes said early, without effect on training."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from densessl.checkpoint import load_checkpoint
 from densessl.engine import pretrain
 from densessl.errors import UserError
 from densessl.evaluation import EvaluationHook
+from densessl.models.preprocessor import ViewPreprocessor
+from densessl.transforms import MultiView
 from tests.evaluation.sets import make_classes
 from tests.training import write_config, write_images
 from tests.transfer.tiny_sets import make_voc
@@ -41,6 +44,30 @@ def test_figures_are_logged_and_training_is_the_same(tmp_path, capsys):
     history = two["message_hub"]["log_scalars"]["eval/knn_top1"]
     assert history.data[0].tolist() == values
     assert two["meta"]["view_size"] == 32
+
+
+@pytest.mark.parametrize("which", ["student", "teacher"])
+def test_the_backbone_that_was_asked_for_is_evaluated(which):
+    student, teacher = torch.nn.Identity(), torch.nn.Identity()
+    method = SimpleNamespace(
+        backbone=student,
+        teacher=SimpleNamespace(backbone=teacher),
+        data_preprocessor=ViewPreprocessor(),
+    )
+    loader = SimpleNamespace(dataset=SimpleNamespace(transform=MultiView(["moco_v2"], 40)))
+    runner = SimpleNamespace(model=method, train_dataloader=loader)
+    frozen = EvaluationHook("data", which=which)._frozen(runner)
+    assert frozen.module is (student if which == "student" else teacher)
+    assert frozen.view_size == 40 and frozen.input == method.data_preprocessor.input
+
+
+def test_the_last_epoch_is_evaluated_whatever_the_interval(monkeypatch):
+    seen = []
+    monkeypatch.setattr(EvaluationHook, "_evaluate", lambda self, runner: seen.append(runner.epoch))
+    every_second = EvaluationHook("data", interval=2)
+    for epoch in range(5):
+        every_second.after_train_epoch(SimpleNamespace(epoch=epoch, max_epochs=5))
+    assert seen == [1, 3, 4]
 
 
 @pytest.mark.parametrize(

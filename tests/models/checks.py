@@ -72,10 +72,12 @@ def assert_one_step(method: Method, batch: ViewBatch, momentum: float = 0.0) -> 
 def assert_accumulates(make: Callable[[], Method], batch: ViewBatch) -> None:
     """A step of two micro-batches is one on the mean of their losses, each within itself."""
     method, expected = make(), make()
-    method.train_step(batch, optimizer_for(method, accumulation=2))
+    logged = method.train_step(batch, optimizer_for(method, accumulation=2))
     optimizer = optimizer_for(expected).optimizer
-    sum(expected.loss(half)["loss"] / 2 for half in batch.chunk(2)).backward()
+    loss = sum(expected.loss(half)["loss"] / 2 for half in batch.chunk(2))
+    loss.backward()
     optimizer.step()
+    assert logged["loss"].item() == pytest.approx(loss.item(), abs=1e-12)
     for (name, p), q in zip(method.named_parameters(), expected.parameters(), strict=True):
         assert torch.allclose(p, q, atol=1e-12), name
 

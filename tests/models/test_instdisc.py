@@ -123,6 +123,11 @@ def test_the_bank_takes_its_size_from_the_data():
         InstDisc.resolve(dict(num_samples=100), 70)
 
 
+def test_each_objective_draws_as_many_negatives_as_its_paper():
+    for objective, count in (("nce", 4096), ("infonce", 65536), ("full", None)):
+        assert build(InstDisc, HEAD, IMAGES, objective).num_negatives == count
+
+
 def test_resuming_with_another_number_of_images_says_so():
     state = instdisc(num_samples=40).state_dict()
     with pytest.raises(UserError, match="data set has changed.*'bank'.*40 images.*now has 30"):

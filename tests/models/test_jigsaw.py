@@ -45,6 +45,12 @@ def test_loss_and_gradient_equal_the_definition():
     assert figures["accuracy"].item() == pytest.approx(right / 5)
 
 
+def test_the_seed_chooses_the_orders():
+    for seed in (0, 1):
+        method = build(Jigsaw, HEAD, ORDERS, 4, seed)
+        assert torch.equal(method.permutations, distant_permutations(ORDERS, 4, seed))
+
+
 def test_one_step_moves_all_but_the_orders():
     method = jigsaw()
     changed = assert_one_step(method, tiles())

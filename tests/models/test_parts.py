@@ -9,6 +9,7 @@ from torch import nn
 from densessl.errors import UserError
 from densessl.models import (
     BYOL,
+    CPC,
     BarlowTwins,
     DenseHead,
     FeatureQueue,
@@ -217,6 +218,17 @@ def test_health_of_a_collapse_and_of_an_even_spread():
     )
 
 
+def test_the_smallest_batch_is_of_one_process_where_its_batch_norm_sees_no_other(monkeypatch):
+    monkeypatch.setattr("densessl.models.methods.base.get_world_size", lambda: 2)
+    options = dict(grid=2, offsets=(1,), dim=3)
+    alone = build(CPC, dict(type="MaskedContext", width=4, num_blocks=1), **options)  # no sync_bn
+    joint = build(SimCLR, dict(type="GlobalHead", out_channels=4))
+    one = views(size=1)
+    assert len(alone.views_of(one, 2)) == 2
+    with pytest.raises(UserError, match="this batch has 1"):
+        joint.views_of(one, 2)  # on CPUs
+
+
 @pytest.mark.parametrize("depth", [18, 34, 50, 101])
 def test_resnet_keys_are_torchvisions(depth):
     import torchvision
@@ -226,6 +238,14 @@ def test_resnet_keys_are_torchvisions(depth):
         theirs = getattr(torchvision.models, f"resnet{depth}")()
     expected = {k: v.shape for k, v in theirs.state_dict().items() if not k.startswith("fc.")}
     assert {k: v.shape for k, v in ours.state_dict().items()} == expected
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_residual_branches_begin_at_zero_where_asked(zero):
+    for depth, last in ((18, "bn2.weight"), (50, "bn3.weight")):
+        named = ResNet(depth, zero_init_residual=zero).named_parameters()
+        weights = [parameter for name, parameter in named if name.endswith(last)]
+        assert weights and all((weight == (0 if zero else 1)).all() for weight in weights)
 
 
 def test_resnet_maps_have_the_declared_channels_and_strides():

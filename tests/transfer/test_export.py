@@ -74,6 +74,26 @@ def test_resnet_to_every_target(target, depth, checkpoints, tmp_path, capsys):
     assert meta["input"]["mean"] == [1.5, 2.5, 3.5] and meta["source"] == f"r{depth}.pth"
 
 
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_lines_to_use_a_file_with_name_its_net_and_its_input(name, depth, order):
+    target = get_target(name)
+    inputs = dict(mean=[1.5, 2.5, 3.5], std=[4.0, 5.0, 6.0], channel_order=order)
+    (architecture, *_) = target.forms({"type": "ResNet", "depth": depth}).values()
+    text = target.usage(Path("a.pth"), architecture, inputs)
+    assert "a.pth" in text and "[1.5, 2.5, 3.5]" in text and "[4.0, 5.0, 6.0]" in text
+    if name in ("mmdet", "mmseg"):  # all of it is trained, BatchNorm too
+        for words in (f"depth={depth}", 'style="pytorch"', "norm_eval=False", "frozen_stages=-1"):
+            assert words in text
+        assert f"bgr_to_rgb={order == 'RGB'}" in text
+    elif name == "detectron2":
+        assert f"DEPTH: {depth}" in text and "STRIDE_IN_1X1: False" in text
+        assert f"FORMAT: {order}" in text and ("RES2_OUT_CHANNELS: 64" in text) == (depth == 18)
+    else:
+        assert f"resnet{depth}" in text and f"input: {order} in 0..255" in text
+
+
 @pytest.mark.parametrize("framework", ["mmdet", "mmseg"])
 def test_file_drops_into_init_cfg(framework, checkpoints, exported):
     """Built from a config through their registry, and compared with plain torchvision."""

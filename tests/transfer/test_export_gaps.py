@@ -1,6 +1,7 @@
 """Files with gaps, altered files, and targets that disagree: nothing passes that is not whole."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,14 @@ import torch
 
 import densessl.transfer.export as export_module
 from densessl.errors import UserError
-from densessl.transfer.export import export_checkpoint, load_backbone, verify
+from densessl.transfer.coverage import compare_state
+from densessl.transfer.export import (
+    ExportReport,
+    StageDifference,
+    export_checkpoint,
+    load_backbone,
+    verify,
+)
 from densessl.transfer.targets.torchvision import Torchvision
 from tests.transfer.checkpoints import convert, write_checkpoint
 
@@ -49,6 +57,17 @@ def test_gap_in_the_checkpoint(change, named, tmp_path, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["src.pth"]
     with pytest.raises(UserError, match=named.split(":")[0]):
         load_backbone(src)
+
+
+def test_a_tensor_that_the_target_left_alone_is_no_match():
+    coverage = compare_state({"a": (1,)}, {"a": (1,)})
+    equal, unlike, nan = (StageDifference("plain", "C5", (1, 1, 1), e) for e in (0, 1, torch.nan))
+    report = ExportReport(Path("a"), "a", "mmdet", "student", "", "", coverage, (equal,))
+    assert report.passed
+    for change in (dict(stages=()), dict(stages=(equal, unlike)), dict(stages=(equal, nan))):
+        assert not replace(report, **change).passed
+    left = replace(report, not_loaded=("a",))
+    assert not left.passed and "mmdet left tensors unloaded" in left.summary()
 
 
 @pytest.mark.slow

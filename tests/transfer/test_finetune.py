@@ -14,6 +14,7 @@ from mmengine.runner import EpochBasedTrainLoop, get_priority
 
 from densessl.errors import UserError
 from densessl.transfer.finetune.configure import (
+    fit_backbone,
     fit_data,
     job_config,
     load_config,
@@ -24,11 +25,14 @@ from densessl.transfer.finetune.configure import (
     set_iterations,
 )
 from densessl.transfer.finetune.data import read_data
+from densessl.transfer.finetune.harness import _fit_backbone
 from densessl.transfer.finetune.inits import Init, check_inits, prepare_init, tensors_of
 from densessl.transfer.finetune.job import RecordHook, _latest_checkpoint, explain
 from densessl.transfer.finetune.plan import alone_in, check_request, open_plan, runs_of
+from densessl.transfer.finetune.processes import Clock
 from densessl.transfer.mm.precise_bn import PreciseBNHook
 from densessl.transfer.source import IMAGENET_INPUT
+from tests.transfer.checkpoints import write_checkpoint
 from tests.transfer.tiny_sets import make_voc
 
 VOC_C4 = "faster-rcnn_r50-c4_24k_voc0712"
@@ -155,6 +159,9 @@ def test_job_config_carries_init_input_seed_and_fraction(tmp_path):
     assert job.model.data_preprocessor.mean == [1, 2, 3] and job.model.data_preprocessor.bgr_to_rgb
     assert (job.train_dataloader.dataset.fraction, job.train_dataloader.dataset.seed) == (0.5, 3)
     assert job.randomness.seed == 3
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    loader = job_config(cfg, init, inputs, 3, 0.5, tmp_path).train_dataloader
+    assert loader.num_workers == 1 and loader.persistent_workers  # its random numbers are its own
     assert cfg.model.backbone.init_cfg.checkpoint != "/files/a.pth"  # the original is untouched
     set_input(cfg, dict(inputs, channel_order="BGR"))
     assert cfg.model.data_preprocessor.bgr_to_rgb is False
@@ -169,7 +176,33 @@ def test_job_config_carries_init_input_seed_and_fraction(tmp_path):
         assert kinds[-1].startswith("Pack")
 
 
+@pytest.mark.parametrize("name", ["faster-rcnn_fpn_small", "fcos_fpn_small", "fcn_small"])
+def test_a_model_follows_the_depth_of_its_backbone(name):
+    cfg = load_config(name)
+    for depth, channels in ((50, [256, 512, 1024, 2048]), (18, [64, 128, 256, 512])):
+        fit_backbone(cfg, depth)
+        part = cfg.model.get("neck") or cfg.model.decode_head
+        assert cfg.model.backbone.depth == depth
+        assert part.in_channels == (channels if "neck" in cfg.model else channels[-1])
+
+
 # --- Starting points and plans -------------------------------------------------------------------
+
+
+def test_checkpoints_of_different_depths_are_not_compared():
+    inits = [Init(str(n), "", None, f"{n}.pth", {}, n) for n in (18, 50)]
+    with pytest.raises(UserError, match="18: ResNet-18, 50: ResNet-50"):
+        _fit_backbone(load_config("fcn_small"), inits, {})
+
+
+def test_a_checkpoint_that_has_changed_is_exported_anew(tmp_path):
+    file, found = tmp_path / "a.pth", []
+    for number in (1, 2):
+        fill = lambda state, n=number: state["backbone.bn1.bias"].fill_(n)  # noqa: E731
+        write_checkpoint(file, dict(type="ResNet", depth=18), change=fill)
+        init = prepare_init("a", str(file), file, tmp_path / "inits", "mmdet", trust=False)
+        found.append(tensors_of(init.file)["bn1.bias"].unique().tolist())
+    assert found == [[1.0], [2.0]]
 
 
 def test_missing_checkpoints_and_torchvision_weights(tmp_path, monkeypatch):
@@ -345,6 +378,13 @@ def test_progress_is_said_and_a_dead_job_is_recorded(tmp_path, monkeypatch, caps
     assert "AP 12.50" in said
     processes.run_all(runs[1:], start, 1, lambda: after.append(0))
     assert len(after) == 2 and "done before" in capsys.readouterr().out
+
+
+def test_jobs_side_by_side_share_the_time_that_is_left():
+    clock = Clock()
+    assert clock.rest(5.0, 4, 2, this=8.0) == 5 + 4 * 8 / 2  # none has ended: as long as this one
+    clock.seconds += [10.0, 20.0]
+    assert clock.rest(5.0, 4, 2, this=8.0) == 5 + 4 * 15 / 2
 
 
 def test_an_error_of_a_data_worker_is_its_last_line():

@@ -27,6 +27,18 @@ def test_reads_voc_boxes(tmp_path):
         assert all((side != 0).any() for side in (inside[0], inside[-1], inside[:, 0]))
 
 
+def test_training_images_with_nothing_but_difficult_boxes_are_left_out(tmp_path):
+    root = make_voc(tmp_path / "set")
+    for name in ("train_3", "val_1"):
+        replace_in(
+            root / "Annotations" / f"{name}.xml", "<bndbox>", "<difficult>1</difficult><bndbox>"
+        )
+    data = read_data(root, "detection", tmp_path / "lists")
+    assert (data.train_images, data.val_images) == (7, 4)
+    entries = json.loads(Path(data.val["ann_file"]).read_text())
+    assert [{box["ignore_flag"] for box in e["instances"]} for e in entries[:2]] == [{0}, {1}]
+
+
 def test_finds_voc_two_folders_down_and_keeps_chosen_classes(tmp_path):
     make_voc(tmp_path / "set" / "VOCdevkit" / "VOC2012", train=12)
     data = read_data(tmp_path / "set", "detection", tmp_path / "lists", ["square"])
@@ -41,6 +53,7 @@ def test_reads_coco(tmp_path, task, metric):
     assert (data.classes, data.train_images, data.val_images) == (["disc", "square"], 8, 4)
     assert data.evaluator["metric"] == metric
     assert data.train["data_prefix"]["img"].endswith("train2017/")
+    assert data.train["filter_cfg"]["min_size"] == 0  # images may be as small as they are
 
 
 @pytest.mark.parametrize("make", [make_voc, make_mask_folders])
@@ -50,6 +63,32 @@ def test_reads_masks(tmp_path, make):
     assert data.classes == ["background", *names]
     assert (data.train_images, data.val_images) == (8, 4)
     assert data.train["indices_of"] == {"0": 0, "1": 1, "2": 2}
+
+
+@pytest.mark.parametrize(("shown", "kept"), [(1, False), (2, True)])
+def test_a_mask_class_of_few_evaluation_images_is_left_out_and_said(tmp_path, shown, kept):
+    root = make_mask_folders(tmp_path / "set", train=4, val=24)  # a share of 0.05 is 1.2 of them
+    for path in (root / "masks/train/0.png", *(root / f"masks/val/{i}.png" for i in range(shown))):
+        pixels = np.array(Image.open(path))
+        pixels[0, 0] = 7
+        Image.fromarray(pixels).save(path)
+    data = read_data(root, "segmentation", tmp_path / "lists")
+    assert ("class 7" in data.classes) == kept
+    assert data.train["indices_of"]["7"] == (3 if kept else 255)
+    assert data.metric_note.endswith("too rare to evaluate and ignored: class 7") != kept
+
+
+def test_masks_beside_vocs_own_objects_have_vocs_names(tmp_path):
+    root = make_voc(tmp_path / "set")
+    (root / "classes.txt").unlink()
+    for old, new in (("disc", "cat"), ("square", "dog")):
+        for path in (root / "Annotations").iterdir():
+            replace_in(path, old, new)
+    data = read_data(root, "segmentation", tmp_path / "lists")
+    assert data.classes == ["background", "aeroplane", "bicycle"]
+    replace_in(root / "Annotations" / "train_0.xml", "<name>", "<name>ro")
+    data = read_data(root, "segmentation", tmp_path / "lists")
+    assert data.classes == ["background", "class 1", "class 2"]
 
 
 def test_mask_classes_by_index_leave_the_rest_out(tmp_path):

@@ -1,6 +1,7 @@
 """The parts we add to mmdet and mmseg."""
 
 import copy
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,12 +11,12 @@ from mmengine.dataset import BaseDataset, InfiniteSampler
 from mmengine.evaluator import Evaluator
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.runner import Runner
-from mmengine.structures import BaseDataElement
+from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image
 from torch import nn
 
 from densessl.transfer.mm.label_subset import LabelSubset, subset_indices
-from densessl.transfer.mm.precise_bn import update_bn_statistics
+from densessl.transfer.mm.precise_bn import PreciseBNHook, update_bn_statistics
 from densessl.transfer.mm.to_lab import ToLab
 from densessl.transforms.lab import rgb_to_lab
 
@@ -51,7 +52,7 @@ def test_precise_bn_is_the_plain_average_over_the_batches():
     variance = torch.stack([m.var((0, 2, 3)) for m in maps]).mean(0)
     torch.testing.assert_close(net.bn.running_mean, mean)
     torch.testing.assert_close(net.bn.running_var, variance)
-    assert net.bn.momentum == 0.3 and not net.training
+    assert net.bn.momentum == 0.3 and net.bn.num_batches_tracked == 0 and not net.training
     assert torch.equal(net.conv.weight, weights)
     for key, value in net.frozen.state_dict().items():
         assert torch.equal(value, before[key])
@@ -64,6 +65,19 @@ def test_to_lab_takes_the_blue_green_red_of_mm():
     rgb = torch.tensor(bgr[..., ::-1] / 255.0).permute(2, 0, 1)[None]
     expected = rgb_to_lab(rgb)[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(lab, expected, atol=1e-3)
+
+
+def test_precise_bn_changes_nothing_that_training_draws_next(monkeypatch):
+    net, hook = Net(), PreciseBNHook()
+    batches = (dict(images=list(torch.randn(5, 3, 8, 8))) for _ in range(2))  # drawn one by one
+    monkeypatch.setattr(hook, "_batches", lambda runner: batches)
+    wrapper = SimpleNamespace(optim_context=lambda model: nullcontext())
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    hook.before_train(None)
+    hook.before_val(SimpleNamespace(model=net, optim_wrapper=wrapper))
+    assert net.bn.running_mean.any() and torch.rand(1) == expected
 
 
 def test_precise_bn_refuses_to_leave_batchnorm_without_statistics():
@@ -204,6 +218,8 @@ def test_exact_voc_metric_agrees_with_mmdets(mode):
     assert ours["AP75"] == pytest.approx(100 * theirs[5], abs=1e-4)
     assert ours["AP"] == pytest.approx(100 * np.mean(theirs), abs=1e-4)
     assert 5 < ours["AP"] < 95
+    metric.dataset_meta = dict(classes=("a", "b", "c", "false"))  # found, and nowhere in the truth
+    assert metric.compute_metrics([(truth, [*found, found[0]]) for truth, found in results]) == ours
 
 
 def test_exact_coco_metric_agrees_with_mmdets(tmp_path):
@@ -237,6 +253,7 @@ def test_exact_coco_metric_agrees_with_mmdets(tmp_path):
         )
     for item in ours._coco_api.dataset["annotations"]:
         del item["iscrowd"]  # as many tools write it
+        item["id"] -= 1  # from 0, too
     values = []
     for metric in (theirs, ours):
         metric.dataset_meta = dict(classes=("disc", "square"))
@@ -323,6 +340,31 @@ def test_predictions_are_drawn_on_the_upright_image(tmp_path, monkeypatch):
     data = OneImage([dict(inputs=None, data_samples=None)])
     drawn = predictions.draw_samples(Finder(), data, tmp_path / "p", tmp_path / "t")
     assert Image.open(drawn["predictions"][0]).size == (30, 20)
+
+
+def test_a_box_is_drawn_around_its_object():
+    from densessl.transfer.finetune.predictions import _paint_objects, colour
+
+    small = Image.new("RGB", (160, 80))  # it grows to 320 pixels
+    drawn = _paint_objects(small, np.array([[40.0, 20, 120, 60]]), [1], None, ["a", "b"], [0.5])
+    hit = (np.asarray(drawn) == colour(1)).all(2)
+    assert hit.shape == (160, 320)
+    assert hit[120, 80:241].all() and hit[60:121, 240].all()
+    assert not hit[121:].any() and not hit[60:, 241:].any() and not hit[60:, :80].any()
+
+
+@pytest.mark.parametrize(
+    "scores, shown", [([0.9, 0.2, 0.31], [0.9, 0.31]), ([0.1, 0.2], [0.2]), ([], [])]
+)
+def test_what_a_detector_is_sure_of_is_drawn_or_its_best_guess(monkeypatch, scores, shown):
+    from densessl.transfer.finetune import predictions
+
+    seen, labels = [], torch.zeros(len(scores), dtype=torch.long)
+    monkeypatch.setattr(predictions, "_paint_objects", lambda *args: seen.append(args[-1]))
+    found = InstanceData(bboxes=torch.zeros(len(scores), 4), scores=torch.tensor(scores))
+    found.labels = labels
+    predictions._predicted(None, BaseDataElement(pred_instances=found), ["a"])
+    assert seen == [pytest.approx(shown)]
 
 
 def test_parts_of_a_model_with_and_without_a_shared_head():

@@ -5,10 +5,12 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from densessl.errors import UserError
+from densessl.transfer import plots
 from densessl.transfer.report import write_report
 from densessl.transfer.summary import verdict
 from tests.transfer.fake_results import (
@@ -105,8 +107,31 @@ def test_markdown_says_the_same_and_its_figures_exist(written):
             assert min(picture.size) > 100
     row = "| densecl | 100 % | 31.8 ± 0.8 | +7.0 | 41.3 ± 1.1 | 50.9 ± 1.4 | 2 (1 failed) | 240 |"
     assert row in text
+    assert "| densecl | 10 % | 12.5 ± 0.7 | +8.0 |" in text
     assert "| random | 10 % | 4.5 ± 0.7 | – |" in text
     assert "| densecl | 2 | 100 % | CUDA out of memory at step 3 |" in text
+
+
+def test_a_curve_is_the_mean_of_the_largest_share_within_its_sample_deviation():
+    result = detector_result()
+    figure = plots.metric_over_iterations(result, plots.styles([result]), plots.LIGHT)
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    end = 1 - np.exp(-4)  # where the curves of these results end
+    assert lines["densecl"].get_ydata()[-1] == pytest.approx(end * 31.8)
+    x, y = figure.axes[0].collections[0].get_paths()[0].vertices.T
+    spread = np.std([31.2, 32.4], ddof=1)
+    assert [y[x == 600].min(), y[x == 600].max()] == pytest.approx(
+        [end * (31.8 - spread), end * (31.8 + spread)]
+    )
+
+
+def test_a_bar_of_the_final_scores_is_one_sample_deviation_to_each_side():
+    result = detector_result()
+    figure = plots.final_scores(result, plots.styles([result]), plots.LIGHT, 1.0)
+    bar, mean, seeds = figure.axes[0].lines[:3]
+    spread = np.std([31.2, 32.4], ddof=1)
+    assert [*bar.get_xdata()] == pytest.approx([31.8 - spread, 31.8 + spread])
+    assert [*mean.get_xdata()] == pytest.approx([31.8]) and [*seeds.get_xdata()] == [31.2, 32.4]
 
 
 @pytest.mark.slow

@@ -91,7 +91,9 @@ def test_one_seed_allows_no_statement_about_noise():
         "Detector: densecl 31.2 AP against random 24.9 (one seed): "
         "+6.3 points, one seed: no statement about noise possible."
     )
-    assert "(2 and one seed)" in _two([31.2, 31.4], [24.9])
+    for a, b, seeds in (([31.2, 31.4], [24.9], "2 and one seed"), ([31.2], [24.9, 25], "1 and 2")):
+        text = _two(a, b)
+        assert f"({seeds}" in text and text.endswith("no statement about noise possible.")
 
 
 def test_equal_scores_are_noise_and_zero_has_no_minus():

@@ -1,5 +1,6 @@
 import io
 import random
+from itertools import product
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_crops_have_the_distribution_of_random_resized_crop():
     box = torch.stack([r.box for r in records])
     width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
     area, ratio = width * height / (500 * 375), width / height
-    assert box.min() >= 0 and box[:, 2].max() <= 500 and box[:, 3].max() <= 375
+    assert box.min() == 0 and box[:, 2].max() == 500 and box[:, 3].max() == 375
     assert area.min() > 0.19 and area.max() <= 1.0
     assert ratio.min() > 0.74 and ratio.max() < 1.35
     from torchvision.transforms import RandomResizedCrop
@@ -58,6 +59,8 @@ def test_crops_have_the_distribution_of_random_resized_crop():
     theirs = reference[:, 2] * reference[:, 3] / (500 * 375)
     for q in (0.1, 0.5, 0.9):
         assert area.double().quantile(q) == pytest.approx(theirs.quantile(q).item(), abs=0.03)
+    wide = (reference[:, 3] / reference[:, 2]).log().mean()
+    assert ratio.double().log().mean() == pytest.approx(wide.item(), abs=0.012)
 
 
 def test_a_crop_that_never_fits_falls_back_to_the_centre():
@@ -83,6 +86,40 @@ def test_presets_draw_with_their_probabilities(name):
         assert (drawn <= strengths + 1e-6).all() and (drawn.amax(0) > 0.9 * strengths).all()
     else:
         assert neutral.all()
+
+
+def test_presets_have_the_strengths_of_the_papers():
+    """Where they differ: MoCo's, PIRL's, SimCLR's and BYOL's appendices, AMDIM's code."""
+    views = {name: View(**options) for name, options in PRESETS.items()}
+    probabilities = {
+        name: (v.scale[0], v.jitter_prob, v.gray_prob, v.blur_prob, v.solarize_prob)
+        for name, v in views.items()
+    }
+    assert probabilities == dict(
+        moco_v1=(0.2, 1.0, 0.2, 0.0, 0.0),
+        pirl=(0.08, 1.0, 0.2, 0.0, 0.0),
+        moco_v2=(0.2, 0.8, 0.2, 0.5, 0.0),
+        simclr=(0.08, 0.8, 0.2, 0.5, 0.0),
+        byol_1=(0.08, 0.8, 0.2, 1.0, 0.0),
+        byol_2=(0.08, 0.8, 0.2, 0.1, 0.2),
+        amdim=(0.3, 0.8, 0.25, 0.0, 0.0),
+        crop_flip=(0.08, 0.0, 0.0, 0.0, 0.0),
+    )
+    assert {name: v.jitter for name, v in views.items()} == dict(
+        moco_v1=(0.4, 0.4, 0.4, 0.4),
+        pirl=(0.4, 0.4, 0.4, 0.2),
+        moco_v2=(0.4, 0.4, 0.4, 0.1),
+        simclr=(0.8, 0.8, 0.8, 0.2),
+        byol_1=(0.4, 0.4, 0.2, 0.1),
+        byol_2=(0.4, 0.4, 0.2, 0.1),
+        amdim=(0.4, 0.4, 0.4, 0.1),
+        crop_flip=(0, 0, 0, 0),
+    )
+
+
+def test_a_factor_of_the_jitter_is_never_below_0():
+    records = draws(View(jitter=(1.5, 1.5, 1.5, 0.0), jitter_prob=1.0), 100)
+    assert all((r.jitter[:3] >= 0).all() for r in records)
 
 
 def test_jitter_orders_are_uniform():
@@ -143,6 +180,22 @@ def test_scaled_decoding_is_bounded_by_the_crop():
         assert (record.source_size == torch.tensor([1600.0, 1200.0])).all()
 
 
+def test_the_decoding_is_as_fine_as_the_smallest_crop_needs():
+    data = jpeg(np.zeros((800, 1000, 3), np.uint8))
+    large, small = dict(scale=(0.9, 1.0)), dict(scale=(0.01, 0.02))
+    for views, scale in (([large], 1 / 8), ([large, small], 1.0), ([small, large], 1.0)):
+        assert MultiView(views=views, size=64).plan(data, SampleKey(0, 0, 5)).scale == scale
+
+
+def test_the_record_of_a_scaled_image_is_of_the_whole_pixels_that_were_cut():
+    view = View(size=16, flip_prob=0.0)
+    image = np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8)  # an eighth
+    record = view.draw(random.Random(0), 1200, 800)._replace(box=(13, 21, 1181, 790))
+    ((pixels, cut),) = view.cut(image, record, random.Random(0))
+    assert cut.box == (16, 24, 1184, 792)  # the nearest pixels to 1.6, 2.6, 147.6 and 98.75
+    assert torch.equal(pixels, crop_and_resize(image, (2, 3, 148, 99), 16, "bilinear"))
+
+
 def test_crop_and_resize_is_pillows_antialiased_resize():
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
@@ -150,6 +203,15 @@ def test_crop_and_resize_is_pillows_antialiased_resize():
         ours = crop_and_resize(pixels, (10, 20, 100, 80), 32, mode)
         theirs = Image.fromarray(pixels).crop((10, 20, 100, 80)).resize((32, 32), filter_)
         assert np.abs(ours.numpy().astype(int) - np.asarray(theirs, int)).max() <= 1
+
+
+def test_each_seed_epoch_image_and_view_has_random_numbers_of_its_own():
+    transform = MultiView(views=["moco_v2", "moco_v2"], size=8)
+    file = png(np.zeros((300, 400, 3), np.uint8))
+    keys = [SampleKey(*numbers) for numbers in product(range(2), repeat=3)]
+    boxes = [record.box for key in keys for record in transform(file, key)[1]]
+    assert len({*boxes}) == 16
+    assert boxes == [record.box for key in keys for record in transform(file, key)[1]]
 
 
 def test_views_share_one_flip_where_asked():
