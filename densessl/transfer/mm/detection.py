@@ -135,9 +135,6 @@ class ExactCocoMetric(CocoMetric):
     def _evaluate(self, kind: str, found: list[dict]) -> tuple[float, float, float]:
         if not found:
             return 0.0, 0.0, 0.0
-        if kind == "segm":
-            for item in found:
-                item.pop("bbox")  # or its area would replace the mask's
         evaluation = COCOeval(self._coco_api, self._coco_api.loadRes(found), kind)
         evaluation.params.catIds, evaluation.params.imgIds = self.cat_ids, self.img_ids
         evaluation.evaluate()
