@@ -40,16 +40,20 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
         UserError: If a path is missing or no image is found.
     """
 
+    listing: Path | None = None  # the file that names the images, where there is one
+
     def __init__(self, root: str, transform: dict | Callable, max_broken: float = 0.05):
         self.root = str(Path(root).expanduser())
         self.max_broken = max_broken
         self.transform = TRANSFORMS.build(transform) if isinstance(transform, dict) else transform
         self.files = Names(self.list_files())
+        if not self.files and self.listing:
+            raise UserError(f"{self.listing} names no image.", "check that file")
         if not self.files:
             raise UserError(
                 f"No images found in {self.root}.",
-                f"name a folder with images ({', '.join(EXTENSIONS)}); folders inside it are "
-                "searched too",
+                f"name a folder with images ({', '.join(EXTENSIONS)}) or uncompressed .tar shards; "
+                "folders inside it are searched too",
             )
 
     @abstractmethod
@@ -182,9 +186,14 @@ def walk_images(root: Path) -> list[str]:
 
 
 def images_below(root: Path) -> Iterator[str]:
-    """Images below ``root``, relative to it.
+    """Images below ``root``, see ``files_below``."""
+    return files_below(root, is_image)
 
-    Links to folders are followed, but none twice; what begins with a dot is left out.
+
+def files_below(root: Path, wanted: Callable[[str], bool]) -> Iterator[str]:
+    """Files below ``root`` whose names are ``wanted``, relative to it.
+
+    Links to folders are followed, but none twice; folders that begin with a dot are left out.
 
     Raises:
         UserError: If ``root`` cannot be read; folders below it that cannot are left out.
@@ -207,7 +216,7 @@ def images_below(root: Path) -> Iterator[str]:
         # Sorted, so that of two ways to a folder every machine takes the same.
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in names:
-            if is_image(name):
+            if wanted(name):
                 yield os.path.relpath(os.path.join(folder, name), root)
 
 
@@ -236,12 +245,12 @@ class FileList(ImageDataset):
 
     def list_files(self) -> list[str]:
         existing(self.root, "The image folder")
-        path = existing(self.list_file, "The file list")
+        self.listing = path = existing(self.list_file, "The file list")
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows writes a mark first
-        except ValueError as error:
+            lines = path.read_text(encoding="utf-8-sig").split("\n")  # Windows writes a mark first
+        except (OSError, ValueError) as error:
             raise UserError(f"{path} is no list of names: {error}", "save it as UTF-8") from error
-        return [line.strip() for line in lines if line.strip()]
+        return [line.rstrip(" \t\r") for line in lines if line.strip()]
 
 
 @DATASETS.register_module()
@@ -249,7 +258,8 @@ class VOCImages(ImageDataset):
     """Images of a VOC devkit year, e.g. ``VOCdevkit/VOC2012``.
 
     Args:
-        split: Name of a list in ``ImageSets/Main``; None takes all of ``JPEGImages``.
+        split: Name of a list in ``ImageSets/Main``, of a class's those that are not -1; None takes
+            all of ``JPEGImages``. What it names and is not there counts as broken.
     """
 
     def __init__(self, root: str, split: str | None = None, **kwargs):
@@ -260,12 +270,13 @@ class VOCImages(ImageDataset):
         images = existing(Path(self.root) / "JPEGImages", "The VOC image folder")
         files = walk_images(images)
         if self.split is not None:
-            listing = existing(
+            self.listing = existing(
                 Path(self.root) / "ImageSets/Main" / f"{self.split}.txt", "The VOC split"
             )
-            lines = listing.read_text(encoding="utf-8-sig").splitlines()
-            wanted = {line.split()[0] for line in lines if line.strip()}
-            files = [name for name in files if Path(name).stem in wanted]
+            lines = map(str.split, self.listing.read_text(encoding="utf-8-sig").splitlines())
+            wanted = {line[0] for line in lines if line and line[1:2] != ["-1"]}
+            there = {Path(name).stem: name for name in files}
+            files = sorted(there.get(name, f"{name}.jpg") for name in wanted)
         return [f"JPEGImages/{name}" for name in files]
 
 
@@ -283,12 +294,11 @@ class CocoImages(ImageDataset):
 
     def list_files(self) -> list[str]:
         existing(self.root, "The COCO image folder")
-        path = existing(self.annotation, "The COCO annotation file")
+        self.listing = path = existing(self.annotation, "The COCO annotation file")
         try:
-            return sorted(
-                image["file_name"] for image in json.loads(path.read_text("utf-8-sig"))["images"]
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            images = json.loads(path.read_text("utf-8-sig"))["images"]
+            return sorted(os.fspath(image["file_name"]) for image in images)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} is not a COCO annotation file: {error!r}",
                 "it must be json with a list 'images' of entries with 'file_name'",

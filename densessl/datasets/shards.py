@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from densessl.datasets.images import ImageDataset, existing, is_image, walk_images
+from densessl.datasets.images import ImageDataset, existing, files_below, is_image, walk_images
 from densessl.errors import UserError
 from densessl.files import make_folder
 from densessl.registry import DATASETS
@@ -20,6 +20,7 @@ from densessl.transforms.decode import ImageError
 
 FORMAT = "densessl-shard/2"
 UNFINISHED = "shards.unfinished"  # lies beside shards for as long as not all of them are written
+COUNT = "shards.count"  # then how many there are
 
 
 @DATASETS.register_module()
@@ -32,13 +33,12 @@ class TarShards(ImageDataset):
 
     def list_files(self) -> list[str]:
         root = existing(self.root, "The folder of shards")
-        unfinished = next(root.rglob(UNFINISHED), None)
-        if unfinished:
-            raise UserError(
-                f"The shards in {unfinished.parent} are not all: tools/shard.py was stopped there.",
-                "remove them and write them again",
-            )
-        self.shards = [str(path) for path in sorted(root.rglob("*.tar"))]
+        found = sorted(
+            files_below(root, lambda name: is_shard(name) or name in (UNFINISHED, COUNT))
+        )
+        for name in found:
+            check_all_there(root / name, [root / each for each in found])
+        self.shards = [str(root / name) for name in found if is_shard(name)]
         if not self.shards:
             raise UserError(
                 f"There is no .tar file in {root}.",
@@ -71,6 +71,35 @@ class TarShards(ImageDataset):
         return data
 
 
+def is_shard(name: str) -> bool:
+    """Whether the name is an uncompressed tar file's, and no dot hides it."""
+    return name.endswith(".tar") and not name.startswith(".")
+
+
+def check_all_there(file: Path, found: list[Path]) -> None:
+    """Checks what ``write_shards`` says about the shards of a folder.
+
+    Args:
+        file: Any; only ``UNFINISHED`` and ``COUNT`` say something.
+        found: All files.
+
+    Raises:
+        UserError: Shards are missing.
+    """
+    if file.name == UNFINISHED:
+        raise UserError(
+            f"The shards in {file.parent} are not all: tools/shard.py was stopped there.",
+            "remove them and write them again",
+        )
+    if file.name == COUNT:
+        there = sum(each.parent == file.parent and is_shard(each.name) for each in found)
+        if file.read_text().strip() != str(there):
+            raise UserError(
+                f"Of {file.read_text().strip()} shards {there} are in {file.parent}.",
+                f"copy all of them, or remove {COUNT} to train on these",
+            )
+
+
 def read_index(shard: str | Path) -> dict[str, list]:
     """Names, offsets and sizes of the images in ``shard``, from its index or for it.
 
@@ -82,7 +111,7 @@ def read_index(shard: str | Path) -> dict[str, list]:
     try:
         index = json.loads(beside.read_text())
         fits = index["format"] == FORMAT and index["bytes"] == state.st_size
-        if fits and beside.stat().st_mtime_ns >= state.st_mtime_ns:
+        if fits and beside.stat().st_mtime_ns >= state.st_mtime_ns and is_of(index, shard):
             return index
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -94,6 +123,26 @@ def read_index(shard: str | Path) -> dict[str, list]:
     except OSError:  # a folder of somebody else's
         partial.unlink(missing_ok=True)
     return index
+
+
+def is_of(index: dict[str, list], shard: Path) -> bool:
+    """Whether the headers before the first, middle and last image are ``shard``'s.
+
+    A shard that was moved onto another one may have its size, which tar fills up, and its age.
+    """
+    sizes, offsets = index["sizes"], index["offsets"]
+    with open(shard, "rb") as file:
+        for place in {0, len(sizes) // 2, len(sizes) - 1} if sizes else ():
+            file.seek(offsets[place] - tarfile.BLOCKSIZE)
+            try:
+                header = tarfile.TarInfo.frombuf(
+                    file.read(tarfile.BLOCKSIZE), tarfile.ENCODING, "surrogateescape"
+                )
+            except tarfile.HeaderError:
+                return False
+            if header.size != sizes[place]:
+                return False
+    return True
 
 
 def make_index(shard: Path) -> dict[str, list]:
@@ -113,7 +162,7 @@ def make_index(shard: Path) -> dict[str, list]:
     images = {
         name: found.get(member.linkname, member) if member.islnk() else member
         for name, member in found.items()
-        if is_image(name) and not member.isdir()
+        if is_image(name) and not member.isdir() and not is_hidden(name)
     }
     size = shard.stat().st_size
     if not whole or any(member.offset_data + member.size > size for member in images.values()):
@@ -131,6 +180,11 @@ def make_index(shard: Path) -> dict[str, list]:
         offsets=[member.offset_data for member in images.values()],
         sizes=[member.size for member in images.values()],
     )
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a folder in the name begins with a dot, as ``files_below`` leaves them out."""
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 def write_shards(images: str | Path, out: str | Path, per_shard: int = 10_000) -> list[Path]:
@@ -184,5 +238,6 @@ def write_shards(images: str | Path, out: str | Path, per_shard: int = 10_000) -
             partial.unlink(missing_ok=True)
         read_index(shard)
         shards.append(shard)
+    (out / COUNT).write_text(str(len(shards)))
     (out / UNFINISHED).unlink()
     return shards

@@ -39,6 +39,7 @@ def memory_advice(error: BaseException) -> UserError | None:
     signs = (
         "not enough memory",
         "can't allocate memory",
+        "Cannot allocate memory",
         "killed by signal: Killed",
         "out of memory",
         "ALLOC_FAILED",  # cuBLAS and cuDNN
@@ -53,10 +54,11 @@ def memory_advice(error: BaseException) -> UserError | None:
             "same: --cfg-options train_dataloader.batch_size=N optim_wrapper.accumulative_counts=M;"
             " or use smaller views (train_dataloader.dataset.transform.size), or fewer workers",
         )
-    if "No space left on device" in text or "bus error" in text.lower():
+    full = ("no space left on device", "bus error", "shared memory")  # the last is torch's, of shm
+    if any(sign in text.lower() for sign in full):
         return UserError(
             f"No room left: {text.splitlines()[0]}",
-            "free some disk space; if the message speaks of shared memory, use fewer workers "
-            "(--cfg-options train_dataloader.num_workers=0)",
+            "free some disk space; if the message speaks of shared memory, give more (docker run "
+            "--shm-size=8g), or use fewer workers (--cfg-options train_dataloader.num_workers=0)",
         )
     return None

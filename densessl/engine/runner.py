@@ -191,13 +191,14 @@ class PretrainRunner(Runner):
         began = self.train_loop.epoch_began if epoch == self.epoch else iter
         method = method_of(self)
         preprocessor = method.data_preprocessor
+        size_at = getattr(self.train_dataloader.dataset.transform, "size_at", None)
         return dict(
             format=CHECKPOINT_FORMAT,
             method=type(method).__name__,
             architecture=self.cfg.model.backbone.to_dict(),
             recipe=recipe_of(self.cfg) | self._restored,
             input=preprocessor.input,
-            view_size=getattr(self.train_dataloader.dataset.transform, "size", None),
+            view_size=size_at and size_at(max(epoch - (iter == began), 0)),  # of its last step
             step=method.step,
             versions=package_versions(CORE_PACKAGES),
             data=self.train_dataloader.dataset.metainfo,

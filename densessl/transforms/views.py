@@ -255,11 +255,11 @@ def _view(spec: str | dict, size: int) -> View:
 def _stages(size: int | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """First epoch and side of each stage of a schedule, in order."""
     try:
-        stages = sorted((int(begin), int(side)) for begin, side in size)
+        stages = sorted((begin, side) for begin, side in size)
     except (TypeError, ValueError):
         stages = [(0, size)]
-    sides = [side for _, side in stages]
-    if not sides or stages[0][0] != 0 or not all(is_whole(s) and s > 0 for s in sides):
+    whole = all(is_whole(number) for stage in stages for number in stage)
+    if not stages or not whole or stages[0][0] != 0 or min(side for _, side in stages) < 1:
         raise UserError(
             f"train_dataloader.dataset.transform.size is {size}.",
             "give a side in pixels, or a schedule of (first epoch, side) that begins at epoch 0: "
@@ -290,8 +290,8 @@ class MultiView:
         shared_flip: Whether all views of an image are mirrored, or none, as the first one is.
 
     Raises:
-        UserError: If a schedule does not begin at epoch 0, or is no list of pairs; if there is no
-            such preset, or an option of a view cannot be.
+        UserError: If a schedule does not begin at epoch 0, or is no list of pairs of whole numbers;
+            if there is no view or no such preset, or an option of a view cannot be.
     """
 
     def __init__(
@@ -300,6 +300,11 @@ class MultiView:
         size: int | Sequence[tuple[int, int]] = 224,
         shared_flip: bool = False,
     ):
+        if isinstance(views, str) or not views or not all(isinstance(v, str | dict) for v in views):
+            raise UserError(
+                f"train_dataloader.dataset.transform.views is {views!r}.",
+                "give a list of presets and dicts, one for each view",
+            )
         self.stages = [
             (begin, [_view(spec, side) for spec in views]) for begin, side in _stages(size)
         ]
@@ -307,8 +312,12 @@ class MultiView:
 
     @property
     def size(self) -> int:
-        """Side of the largest view of the last stage; kept in checkpoints."""
-        return max(int(view.size) for view in self.stages[-1][1])
+        """Side of the largest view of the last stage."""
+        return self.size_at(self.stages[-1][0])
+
+    def size_at(self, epoch: int) -> int:
+        """Side of the largest view of an epoch, counted from 0; kept in checkpoints."""
+        return max(int(view.size) for view in self.views_at(epoch))
 
     def views_at(self, epoch: int) -> list[View]:
         """The views of an epoch, counted from 0.

@@ -64,7 +64,8 @@ def show_views(
             record, colour = batch.records[number], COLOURS[number % len(COLOURS)]
             x0, y0, x1, y1 = record.box[row].tolist()
             frame = dict(fill=False, edgecolor=colour, linewidth=1.5)
-            axes[row, 0].add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **frame))
+            corner = (x0 - 0.5, y0 - 0.5)  # imshow has the pixels' centres at whole numbers
+            axes[row, 0].add_patch(Rectangle(corner, x1 - x0, y1 - y0, **frame))
             view = batch.views[number][row].permute(1, 2, 0).clamp(0, 1)
             mirrored = ", mirrored" if record.flip[row] else ""
             show(axes[row, 1 + number], view.numpy(), f"view {number + 1}{mirrored}")

@@ -185,6 +185,11 @@ def test_other_layouts(tmp_path):
     ]
     split = VOCImages(voc, split="train", transform=two_views())
     assert [*split.files] == ["JPEGImages/2007_01.jpg", "JPEGImages/2007_03.jpg"]
+    lines = "2007_01  1\n2007_02 -1\n2007_03  0\n2007_09  1\n"  # of a class; the last is not there
+    (voc / "ImageSets/Main/cat_train.txt").write_text(lines)
+    split = VOCImages(voc, split="cat_train", transform=two_views(), max_broken=0.5)
+    assert [*split.files] == [f"JPEGImages/2007_0{i}.jpg" for i in (1, 3, 9)]
+    assert split.check() == [f"{voc}/JPEGImages/2007_09.jpg: No such file or directory"]
 
     images = [dict(id=2, file_name="b.jpg"), dict(id=1, file_name="a.jpg")]
     picture(tmp_path / "coco/a.jpg"), picture(tmp_path / "coco/b.jpg")
@@ -208,6 +213,27 @@ def test_other_layouts(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"caf\xe9.jpg\n")
     with pytest.raises(UserError, match="save it as UTF-8"):
         FileList(tmp_path / "list.txt", tmp_path, transform=two_views())
+    (tmp_path / "list.txt").write_text("a\u2028b.jpg \r\n c.jpg", newline="")
+    odd = FileList(tmp_path / "list.txt", tmp_path, transform=two_views())
+    assert [*odd.files] == ["a\u2028b.jpg", " c.jpg"]
+
+
+def test_an_empty_list_is_named_and_not_the_folder(tmp_path):
+    picture(tmp_path / "JPEGImages/a.jpg")
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/none.txt").touch()
+    (tmp_path / "none.json").write_text('{"images": []}')
+    for kind, options, name in (
+        (FileList, dict(list_file=tmp_path / "ImageSets/Main/none.txt"), "none.txt"),
+        (VOCImages, dict(split="none"), "none.txt"),
+        (CocoImages, dict(annotation=tmp_path / "none.json"), "none.json"),
+    ):
+        with pytest.raises(UserError, match=f"{name} names no image"):
+            kind(root=tmp_path, transform=two_views(), **options)
+    (tmp_path / "none.json").write_text('{"images": [{"file_name": null}]}')
+    for listing in ("none.json", "JPEGImages"):
+        with pytest.raises(UserError, match="is not a COCO annotation file"):
+            CocoImages(tmp_path, tmp_path / listing, transform=two_views())
 
 
 def test_the_list_of_images_has_a_fingerprint(folder):

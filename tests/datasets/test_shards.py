@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tarfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,6 +104,49 @@ def test_an_index_is_made_used_and_made_again(images, tmp_path):
     assert [*TarShards(str(shard.parent), VIEWS).files] == ["newer.jpg"]
 
 
+def test_shards_that_changed_places_get_new_indices(images, tmp_path):
+    """``mv`` keeps their ages, and tar fills both up to the same size."""
+    first, second = write_shards(images, tmp_path / "out", per_shard=8)
+    dataset = TarShards(str(first.parent), VIEWS)
+    before = {dataset.files[index]: dataset.read(index) for index in range(16)}
+    assert first.stat().st_size == second.stat().st_size
+    first.rename(tmp_path / "aside")
+    second.rename(first), (tmp_path / "aside").rename(second)
+    dataset = TarShards(str(first.parent), VIEWS)
+    assert {dataset.files[index]: dataset.read(index) for index in range(16)} == before
+
+
+def test_shards_are_found_as_images_are(images, tmp_path):
+    """Links are followed, what begins with a dot is left out, in the shards too."""
+    write_shards(images, tmp_path / "far")
+    root = tmp_path / "root"
+    (root / ".trash").mkdir(parents=True)
+    (root / "linked").symlink_to(tmp_path / "far")
+    write_shards(images, root / ".trash" / "old")
+    (root / "._mac.tar").write_bytes(b"notes")
+    (root / "folder.tar").mkdir()
+    with tarfile.open(root / "plain.tar", "w") as tar:
+        tar.add(images / "001.jpg", "./.thumbs/001.jpg")
+        tar.add(images / "002.jpg", "./002.jpg")
+    dataset = TarShards(str(root), VIEWS)
+    assert [Path(shard).relative_to(root).as_posix() for shard in dataset.shards] == [
+        "linked/shard-000000.tar",
+        "plain.tar",
+    ]
+    assert len(dataset) == 16 + 1 and dataset.files[16] == "./002.jpg"
+    cfg = load_config(write_config(tmp_path / "config.py", images))
+    use_images(cfg, root)
+    assert cfg.train_dataloader.dataset.type == "TarShards"
+
+
+def test_a_shard_that_was_not_copied_is_missed(images, tmp_path):
+    shards = write_shards(images, tmp_path / "out", per_shard=6)
+    assert len(TarShards(str(tmp_path / "out"), VIEWS)) == 16
+    shards[1].unlink()
+    with pytest.raises(UserError, match="Of 3 shards 2 are in"):
+        TarShards(str(tmp_path / "out"), VIEWS)
+
+
 def test_broken_shards_are_named(images, tmp_path):
     out = tmp_path / "out"
     (shard,) = write_shards(images, out)
@@ -117,6 +161,9 @@ def test_broken_shards_are_named(images, tmp_path):
     with pytest.raises(UserError, match="shard-000000.tar cannot be read as an uncompressed tar"):
         TarShards(str(out), VIEWS)
     shard.unlink()
+    with pytest.raises(UserError, match="Of 1 shards 0 are in"):
+        TarShards(str(out), VIEWS)
+    (out / "shards.count").unlink()
     with pytest.raises(UserError, match="There is no .tar file in"):
         TarShards(str(out), VIEWS)
     with pytest.raises(ImageError, match="No such file"):

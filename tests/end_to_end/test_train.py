@@ -275,6 +275,15 @@ def test_out_of_memory_says_which_knob_to_turn(monkeypatch, config, refused, err
     assert "batch_size" in message and "accumulative_counts" in message
 
 
+def test_a_small_shared_memory_is_said(monkeypatch, config, refused):
+    def loss(self, batch):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Success (0)")
+
+    monkeypatch.setattr(DenseCL, "loss", loss)
+    message = refused(config)
+    assert "No room left" in message and "--shm-size" in message and "num_workers" in message
+
+
 def test_an_error_of_ours_is_not_dressed_up_as_the_users(monkeypatch, config, tmp_path):
     def loss(self, batch):
         raise RuntimeError("a bug")

@@ -150,6 +150,19 @@ def test_room_is_asked_for_the_checkpoints_to_come(tmp_path, monkeypatch, kept, 
     assert asked == [files * 3 * 16 * 4]
 
 
+def test_a_checkpoint_knows_the_size_of_its_last_views(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    sizes = [(0, 32), (1, 40), (9, 64)]
+    for steps, side in ((7, 32), (8, 32), (9, 40), (16, 40)):  # of 8 an epoch, 2 epochs
+        checkpoint = pretrain(
+            config,
+            work_dir=tmp_path / f"run{steps}",
+            train_cfg__max_steps=steps,
+            train_dataloader__dataset__transform__size=sizes,
+        )
+        assert load_checkpoint(checkpoint)["meta"]["view_size"] == side
+
+
 def test_a_trial_of_few_steps_shows_its_loss_and_nothing_about_mmengine(tmp_path, images):
     config = write_config(tmp_path / "config.py", images)
     pretrain(config, work_dir=tmp_path / "run", train_cfg__max_steps=3)

@@ -284,7 +284,13 @@ def test_a_schedule_of_sizes_changes_nothing_but_the_size():
             assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize("size", [[(1, 32)], [], [32, 48], "32", [(0, 16), 3]])
+@pytest.mark.parametrize("size", [[(1, 32)], [], [32, 48], "32", [(0, 16), 3], [(0, 8), (1.5, 16)]])
 def test_a_schedule_that_is_none_is_named(size):
     with pytest.raises(UserError, match="transform.size is"):
         MultiView(["moco_v2"], size)
+
+
+@pytest.mark.parametrize("views", [[], "moco_v2", [None]])
+def test_views_that_are_none_are_named(views):
+    with pytest.raises(UserError, match="transform.views is"):
+        MultiView(views)

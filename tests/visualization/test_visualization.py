@@ -115,7 +115,7 @@ def test_views_are_those_of_the_training(tmp_path):
             x0, y0, x1, y1 = views.records[number].box[row].tolist()
             frame = source.patches[number]
             assert (*frame.get_xy(), frame.get_width(), frame.get_height()) == pytest.approx(
-                (x0, y0, x1 - x0, y1 - y0)
+                (x0 - 0.5, y0 - 0.5, x1 - x0, y1 - y0)
             )
             assert axes.get_title().endswith("mirrored") == bool(views.records[number].flip[row])
 
