@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
-import torch
 from mmengine.config import DictAction
 
 from densessl.errors import UserError
@@ -44,7 +43,7 @@ def tool(main: Callable[..., int]) -> Callable[..., int]:
         try:
             return main(argv)
         except UserError as error:
-            if os.environ.get("LOCAL_RANK", "0") != "0" and not torch.distributed.is_initialized():
+            if os.environ.get("LOCAL_RANK", "0") != "0":
                 time.sleep(10)  # if it is the first one's too, torchrun ends us
             print(f"\nerror: {error}", file=sys.stderr)
             return 2

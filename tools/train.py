@@ -1,6 +1,7 @@
 """Pretrain a backbone: train.py CONFIG [--images DIR] [--work-dir D] [--resume [auto|PATH]] ..."""
 
 import argparse
+import logging
 import os
 import shlex
 import signal
@@ -60,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"\nStopped. Checkpoint: {stop.checkpoint}\n{GO_ON}", file=sys.stderr)
         return 128 + stop.signum
     except KeyboardInterrupt:  # before the first step, or twice
-        print(f"\nStopped at once: only earlier checkpoints stay.\n{GO_ON}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"\nStopped at once: only earlier checkpoints stay.\n{GO_ON}", file=sys.stderr)
         return 128 + signal.SIGINT
     if is_main_process():
         print(
@@ -75,10 +77,12 @@ if __name__ == "__main__":
     code = main()
     if torch.distributed.is_initialized():
         if (
-            code == 2
-        ):  # perhaps of this rank alone: the others wait, and torchrun ends them after it
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        torch.distributed.destroy_process_group()
+            code != 2
+        ):  # else perhaps of this rank alone: the others wait, torchrun ends them after it
+            torch.distributed.destroy_process_group()
+        # gloo's threads may still drop tensors of Python's, which aborts where Python ends first.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

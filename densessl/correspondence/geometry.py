@@ -60,9 +60,17 @@ def match_agreement(match: Tensor, query_centers: Tensor, key_centers: Tensor) -
 
 
 def match_chance(query_centers: Tensor, key_centers: Tensor) -> Tensor:
-    """The ``match_agreement`` of guesses: on a small grid much of the map is near."""
+    """The ``match_agreement`` of guesses: on a small grid much of the map is near.
+
+    Args:
+        query_centers: See ``near_cells``.
+        key_centers: See ``near_cells``.
+
+    Returns:
+        A scalar in [0, 1].
+    """
     near = near_cells(query_centers, key_centers)
-    return near.float().mean(2).sum() / near.any(2).sum().clamp(min=1)
+    return near.sum() / near.shape[2] / near.any(2).sum().clamp(min=1)
 
 
 def confirmed(match: Tensor, query_centers: Tensor, key_centers: Tensor) -> tuple[Tensor, Tensor]:

@@ -275,7 +275,7 @@ class VOCImages(ImageDataset):
             )
             lines = map(str.split, self.listing.read_text(encoding="utf-8-sig").splitlines())
             wanted = {line[0] for line in lines if line and line[1:2] != ["-1"]}
-            there = {Path(name).stem: name for name in files}
+            there = {Path(name).stem: name for name in files} | {name: name for name in files}
             files = sorted(there.get(name, f"{name}.jpg") for name in wanted)
         return [f"JPEGImages/{name}" for name in files]
 

@@ -8,6 +8,7 @@ folder, and so are the views.
 import json
 import os
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from densessl.files import make_folder
 from densessl.registry import DATASETS
 from densessl.transforms.decode import ImageError
 
-FORMAT = "densessl-shard/2"
+FORMAT = "densessl-shard/3"
 UNFINISHED = "shards.unfinished"  # lies beside shards for as long as not all of them are written
 COUNT = "shards.count"  # then how many there are
 
@@ -33,12 +34,10 @@ class TarShards(ImageDataset):
 
     def list_files(self) -> list[str]:
         root = existing(self.root, "The folder of shards")
-        found = sorted(
-            files_below(root, lambda name: is_shard(name) or name in (UNFINISHED, COUNT))
-        )
-        for name in found:
-            check_all_there(root / name, [root / each for each in found])
-        self.shards = [str(root / name) for name in found if is_shard(name)]
+        said = files_below(root, lambda name: is_shard(name) or name in (UNFINISHED, COUNT))
+        found = sorted(root / name for name in said)
+        self.shards = [str(file) for file in found if is_shard(file.name)]
+        check_all_there(found)
         if not self.shards:
             raise UserError(
                 f"There is no .tar file in {root}.",
@@ -76,26 +75,23 @@ def is_shard(name: str) -> bool:
     return name.endswith(".tar") and not name.startswith(".")
 
 
-def check_all_there(file: Path, found: list[Path]) -> None:
-    """Checks what ``write_shards`` says about the shards of a folder.
-
-    Args:
-        file: Any; only ``UNFINISHED`` and ``COUNT`` say something.
-        found: All files.
+def check_all_there(found: list[Path]) -> None:
+    """Checks the shards among ``found`` against what ``write_shards`` has left beside them.
 
     Raises:
         UserError: Shards are missing.
     """
-    if file.name == UNFINISHED:
-        raise UserError(
-            f"The shards in {file.parent} are not all: tools/shard.py was stopped there.",
-            "remove them and write them again",
-        )
-    if file.name == COUNT:
-        there = sum(each.parent == file.parent and is_shard(each.name) for each in found)
-        if file.read_text().strip() != str(there):
+    counts = Counter(file.parent for file in found if is_shard(file.name))
+    for file in found:
+        if file.name == UNFINISHED:
             raise UserError(
-                f"Of {file.read_text().strip()} shards {there} are in {file.parent}.",
+                f"The shards in {file.parent} are not all: tools/shard.py was stopped there.",
+                "remove them and write them again",
+            )
+    for file in found:
+        if file.name == COUNT and counts[file.parent] < int(file.read_text()):
+            raise UserError(
+                f"Of {file.read_text()} shards {counts[file.parent]} are in {file.parent}.",
                 f"copy all of them, or remove {COUNT} to train on these",
             )
 

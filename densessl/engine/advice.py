@@ -54,7 +54,7 @@ def memory_advice(error: BaseException) -> UserError | None:
             "same: --cfg-options train_dataloader.batch_size=N optim_wrapper.accumulative_counts=M;"
             " or use smaller views (train_dataloader.dataset.transform.size), or fewer workers",
         )
-    full = ("no space left on device", "bus error", "shared memory")  # the last is torch's, of shm
+    full = ("no space left on device", "bus error", "allocate shared memory")
     if any(sign in text.lower() for sign in full):
         return UserError(
             f"No room left: {text.splitlines()[0]}",
@@ -62,3 +62,16 @@ def memory_advice(error: BaseException) -> UserError | None:
             "--shm-size=8g), or use fewer workers (--cfg-options train_dataloader.num_workers=0)",
         )
     return None
+
+
+def peer_advice(error: BaseException) -> UserError | None:
+    """A readable error when another process has ended while this one waited for it, else None."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    if not (torch.distributed.is_initialized() and isinstance(error, RuntimeError)):
+        return None
+    if "gloo" not in str(error) or not any(sign in str(error) for sign in signs):
+        return None
+    return UserError(
+        "Another process of this training has ended, so this one ends too.",
+        "look for what that one said, above or below, and in torchrun's list of exit codes",
+    )

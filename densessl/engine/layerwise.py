@@ -47,6 +47,7 @@ def adapt(
     before, norms, weight_norms = (
         torch.stack(torch._foreach_norm(tensors)) for tensors in (updates, decayed, weights)
     )
-    ratios = (coefficient * weight_norms / norms).where((weight_norms > 0) & (before > 0), 1.0)
+    moved = (weight_norms > 0) & (before > 0) & (norms > 0)
+    ratios = (coefficient * weight_norms / norms).where(moved, 1.0)
     torch._foreach_mul_(decayed, list(ratios.unbind()))
     return decayed

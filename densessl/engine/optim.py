@@ -10,7 +10,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from densessl.errors import UserError
-from densessl.models.backbones import TimmBackbone
+from densessl.models.backbones import MMBackbone, TimmBackbone
 from densessl.models.methods.base import train_step
 from densessl.registry import (
     MODEL_WRAPPERS,
@@ -136,7 +136,10 @@ class PretrainDDP(MMDistributedDataParallel):
     def __init__(self, module: nn.Module, device_ids: list[int] | None = None, **options):
         on_cpu = next(module.parameters()).device.type == "cpu"
         # timm's models may have layers that make no map, and get no gradient.
-        unused = isinstance(getattr(module, "backbone", None), TimmBackbone)
+        backbone = getattr(module, "backbone", None)
+        unused = isinstance(backbone, TimmBackbone) or (
+            isinstance(backbone, MMBackbone) and len(backbone.out_indices) > 1
+        )
         options = {"broadcast_buffers": False, "find_unused_parameters": unused, **options}
         if module.sync_bn and not on_cpu:
             module = convert_sync_batchnorm(module)  # timm's keeps activations inside of norms

@@ -14,7 +14,7 @@ from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.registry import FUNCTIONS, DefaultScope
 
 from densessl.checkpoint import install_safe_loader
-from densessl.engine.advice import building_advice, memory_advice, package_advice
+from densessl.engine.advice import building_advice, memory_advice, package_advice, peer_advice
 from densessl.engine.config import load_config, set_runtime_defaults
 from densessl.engine.hooks import STOPPING, Stopped, method_of
 from densessl.engine.runner import PretrainRunner
@@ -124,7 +124,8 @@ def run(cfg: Config, resume: bool | str) -> Path:
     except (UserError, Stopped):
         raise
     except Exception as error:
-        advice = memory_advice(error) or building_advice(error) or package_advice(error)
+        kinds = (memory_advice, building_advice, package_advice, peer_advice)
+        advice = next(filter(None, (kind(error) for kind in kinds)), None)
         if advice is None:
             raise
         raise advice from error

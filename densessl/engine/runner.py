@@ -191,14 +191,17 @@ class PretrainRunner(Runner):
         began = self.train_loop.epoch_began if epoch == self.epoch else iter
         method = method_of(self)
         preprocessor = method.data_preprocessor
-        size_at = getattr(self.train_dataloader.dataset.transform, "size_at", None)
+        transform = self.train_dataloader.dataset.transform
+        view_size = getattr(transform, "size", None)
+        if hasattr(transform, "size_at"):  # that of the last step
+            view_size = transform.size_at(max(epoch - (iter == began), 0))
         return dict(
             format=CHECKPOINT_FORMAT,
             method=type(method).__name__,
             architecture=self.cfg.model.backbone.to_dict(),
             recipe=recipe_of(self.cfg) | self._restored,
             input=preprocessor.input,
-            view_size=size_at and size_at(max(epoch - (iter == began), 0)),  # of its last step
+            view_size=view_size,
             step=method.step,
             versions=package_versions(CORE_PACKAGES),
             data=self.train_dataloader.dataset.metainfo,

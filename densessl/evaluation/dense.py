@@ -10,6 +10,10 @@ from torch import Tensor
 from densessl.evaluation.knn import knn_classify
 from densessl.evaluation.metrics import IGNORED, confusion_matrix
 from densessl.evaluation.probes import PENALTY, fit_linear
+from densessl.numeric import spaced
+
+BANK = 100_000
+"""Cells that ``dense_knn`` keeps: its time is their number times that of the cells to judge."""
 
 
 class Cells(NamedTuple):
@@ -67,7 +71,8 @@ def dense_knn(
 ) -> Tensor:
     """Cells by their nearest labelled cells; the votes are resized bilinearly to the mask.
 
-    A neighbour's vote is the share of each class among its labelled pixels. Nothing is fitted.
+    A neighbour's vote is the share of each class among its labelled pixels. Nothing is fitted. At
+    most ``BANK`` cells are learned from, evenly spaced ones.
 
     Args:
         train_maps: As ``dense_probe``'s, and so are the next four.
@@ -85,9 +90,16 @@ def dense_knn(
     Source: Hummingbird (2306.01667), section 3, with InstDisc's votes.
     """
     cells = labelled_cells(train_maps, train_masks, num_classes)
+    kept = spaced(len(cells.features), BANK)
     queries = val_maps.movedim(1, -1)
     votes = knn_classify(
-        cells.features, cells.shares, queries.flatten(0, 2), num_classes, k, temperature, device
+        cells.features[kept],
+        cells.shares[kept],
+        queries.flatten(0, 2),
+        num_classes,
+        k,
+        temperature,
+        device,
     ).unflatten(0, queries.shape[:3])
     return confusion_of_cells((each.to(device) for each in votes), val_masks, num_classes)
 

@@ -16,6 +16,7 @@ from densessl.datasets.images import too_many_broken
 from densessl.errors import UserError
 from densessl.evaluation.data import Sample
 from densessl.models.backbones import build_backbone
+from densessl.registry import MODELS
 from densessl.transfer.export import load_source
 from densessl.transfer.finetune.inits import RANDOM, SUPERVISED, file_sha256, torchvision_file
 from densessl.transfer.source import IMAGENET_INPUT, SourceBackbone
@@ -41,6 +42,8 @@ class FrozenBackbone:
         out_indices: Which stages the maps are, 0..3 = C2..C5.
         facts: What is known of it: source and its sha256, method, architecture, which, step.
         view_size: Side of the views of its pretraining, if known.
+        token: Whether a timm model represents an image by what timm does, such as a ViT's class
+            token. Of ours MoCo v3 trains that, the other methods the last map.
     """
 
     module: nn.Module
@@ -48,6 +51,7 @@ class FrozenBackbone:
     out_indices: tuple[int, ...] = C5
     facts: dict = field(default_factory=dict)
     view_size: int | None = None
+    token: bool = True
 
     @property
     def size(self) -> int:
@@ -72,9 +76,9 @@ class FrozenBackbone:
         return normalize(images, mean, std).to(like.dtype)
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 RGB -> (B, C): the last map's mean; of a ViT its class token."""
+        """(B, H, W, 3) uint8 RGB -> (B, C): the last map's mean, or what ``token`` says."""
         images = self.prepare(pixels)
-        if hasattr(self.module, "embed"):
+        if self.token and hasattr(self.module, "embed"):
             return self.module.embed(images)[1]
         return self.module(images)[-1].mean((2, 3))
 
@@ -140,7 +144,9 @@ def load_frozen(
     method = SUPERVISED if source == SUPERVISED else meta.get("method")
     facts = dict(**facts, method=method, architecture=describe(built))
     module = module.to(get_device(), memory_format=torch.channels_last)
-    return FrozenBackbone(module, meta["input"], out_indices, facts, meta.get("view_size"))
+    # Names of other projects' methods are not registered here.
+    token = method == "MoCoV3" or method is None or MODELS.get(method) is None
+    return FrozenBackbone(module, meta["input"], out_indices, facts, meta.get("view_size"), token)
 
 
 def _source(file: Path, which: str, trust: bool, architecture: str | None) -> SourceBackbone:

@@ -13,6 +13,7 @@ from densessl.errors import UserError
 from densessl.evaluation.evaluate import judge, read_for
 from densessl.evaluation.features import C5, FrozenBackbone
 from densessl.evaluation.tasks import Settings
+from densessl.models import MoCoV3
 from densessl.registry import HOOKS
 
 
@@ -28,7 +29,7 @@ class EvaluationHook(Hook):
         data: The labelled folder.
         tasks: Of ``knn``, ``linear``, ``crops``, ``dense`` and ``cells``.
         interval: Epochs between evaluations; the last epoch is always evaluated.
-        size: Side of the images in pixels; by default that of the views.
+        size: Side of the images in pixels; by default that of the views, of a schedule the last.
         k: Neighbours that vote.
         limit: At most so many samples to learn from; what is judged on stays whole.
         seed: Of the split and of ``limit``.
@@ -82,6 +83,7 @@ class EvaluationHook(Hook):
             method.data_preprocessor.input,
             getattr(owner.backbone, "out_indices", C5),
             view_size=getattr(runner.train_dataloader.dataset.transform, "size", None),
+            token=isinstance(method, MoCoV3),
         )
 
     def _evaluate(self, runner: Runner) -> None:

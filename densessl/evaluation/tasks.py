@@ -123,10 +123,10 @@ def cells(found: LabelledSet, maps: Extract, settings: Settings, device: torch.d
 
 def _segmented(name: str, found: LabelledSet, maps: Extract, segment: Callable) -> Figures:
     """mIoU by one confusion matrix of the val set."""
-    (cells, train, broken), (queries, val, more) = (maps(part) for part in ("train", "val"))
+    (bank, train, broken), (queries, val, more) = (maps(part) for part in ("train", "val"))
     masks, truth = (_Masks(samples, found.values) for samples in (train, val))
     num_classes = len(found.classes)
-    confusion = segment(cells, masks, queries, truth, num_classes)
+    confusion = segment(bank, masks, queries, truth, num_classes)
     pixels = sum(mask.flatten().bincount(minlength=256)[:num_classes] for mask in masks)
     guess = torch.zeros_like(confusion)
     guess[:, pixels.argmax()] = confusion.sum(1)

@@ -155,17 +155,18 @@ def _tensors_at(
         holder, where = checkpoint, "the top level"  # the file is the state dict itself
     if not isinstance(holder, Mapping):
         return None
-    found, written = {}, ""
+    found, written, beside = {}, "", False
     for key, value in holder.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
             continue
         bare = key
         while bare.startswith(WRAPPERS):
             bare = bare.partition(".")[2]
+        beside |= bare.startswith(place.beside)
         if bare.startswith(place.prefix):
             found[bare.removeprefix(place.prefix)] = value
             written = key[: len(key) - len(bare)] + place.prefix
-    if not any(key.startswith(place.beside) for key in holder if isinstance(key, str)):
+    if not beside:
         return None
     if not place.prefix and not any(key.startswith(signs) for key in found):
         return None

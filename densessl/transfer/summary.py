@@ -229,9 +229,10 @@ def duration(seconds: float | None) -> str:
 
 def provenance(result: dict) -> dict[str, str]:
     """``commit``, ``hardware``, ``versions`` and ``date`` of the runs, each different one once."""
-    runs = [run["environment"] for run in result["runs"] if run.get("environment")]
+    done = [run for run in result["runs"] if run["status"] == "done"]
+    runs = [run["environment"] for run in done if run.get("environment")]
     facts: dict[str, dict[str, None]] = {}
-    for made in runs or [result["environment"]]:
+    for made in runs:
         versions = ", ".join(
             f"{name} {each}" for name, each in (made.get("versions") or {}).items()
         )
@@ -240,6 +241,8 @@ def provenance(result: dict) -> dict[str, str]:
                 facts.setdefault(key, {})[str(value)] = None
     dates = sorted(facts.pop("date", ()))
     joined = {key: "; ".join(values) for key, values in facts.items()}
+    if len(runs) < len(done):  # of earlier versions
+        joined["not recorded"] = f"for {len(done) - len(runs)} of {len(done)} runs"
     return joined | ({"date": " to ".join(dict.fromkeys([dates[0], dates[-1]]))} if dates else {})
 
 

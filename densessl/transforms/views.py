@@ -262,8 +262,8 @@ def _stages(size: int | Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     if not stages or not whole or stages[0][0] != 0 or min(side for _, side in stages) < 1:
         raise UserError(
             f"train_dataloader.dataset.transform.size is {size}.",
-            "give a side in pixels, or a schedule of (first epoch, side) that begins at epoch 0: "
-            "[(0, 160), (60, 192), (120, 224)]",
+            "give a side in pixels, or a schedule of (first epoch, side) in whole numbers that "
+            "begins at epoch 0: [(0, 160), (60, 192), (120, 224)]",
         )
     return stages
 

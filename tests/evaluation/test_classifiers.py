@@ -177,6 +177,15 @@ def test_cells_vote_with_the_shares_of_their_classes():
     assert found.tolist() == confusion.tolist()
 
 
+def test_neighbours_are_sought_among_so_many_cells(monkeypatch):
+    maps, masks = checkerboards(12)
+    whole = dense_knn(maps, masks, maps, masks, 2)
+    monkeypatch.setattr("densessl.evaluation.dense.BANK", 24)
+    assert mean_iou(dense_knn(maps, masks, maps, masks, 2)) > 0.75  # two kinds of cells
+    monkeypatch.setattr("densessl.evaluation.dense.BANK", 1)
+    assert not torch.equal(dense_knn(maps, masks, maps, masks, 2), whole)
+
+
 def test_dense_probe_ignores_void_and_padding():
     maps, masks = checkerboards(12)
     whole = dense_probe(maps, masks, maps, masks, 2)

@@ -255,6 +255,24 @@ def test_a_vision_transformer_gives_its_class_token_at_its_own_size():
         assert frozen.maps(pixels).shape == (1, 192, 14, 14)
 
 
+def test_images_are_represented_by_what_was_trained(tmp_path):
+    """MoCo v3 trains a ViT's class token, the other methods its last map."""
+    architecture = dict(
+        type="TimmBackbone", name="vit_tiny_patch16_224", depth=2, img_size=32, patch_size=8
+    )
+    state = {f"backbone.{key}": v for key, v in build_backbone(architecture).state_dict().items()}
+    pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    for method in ("MoCoV3", "SimCLR"):
+        meta = dict(format="densessl/1", method=method, architecture=architecture)
+        meta["input"] = dict(mean=[0.0] * 3, std=[255.0] * 3, channel_order="RGB")
+        torch.save(dict(meta=meta, state_dict=state), tmp_path / "a.pth")
+        frozen = load_frozen(tmp_path / "a.pth")
+        with evaluating(frozen.module):
+            last, token = frozen.module.embed(frozen.prepare(pixels))
+            expected = token if method == "MoCoV3" else last.mean((2, 3))
+            assert torch.equal(frozen.embed(pixels), expected)
+
+
 def test_broken_images_are_counted_and_many_are_refused(tmp_path):
     samples = []
     for number in range(40):

@@ -5,6 +5,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+ENVIRONMENT = {
+    "commit": "0123abc",
+    "hardware": "2 CPU cores",
+    "versions": {"torch": "2.11.0", "mmdet": "3.5.1"},
+    "command": "tools/transfer.py small.py --init densecl=densecl.pth --seeds 0 1",
+    "date": "2025-01-31 12:00",
+}
+
 
 def _run(init: str, seed: int, fraction: float, values: dict[str, float], iterations: int) -> dict:
     """A finished run whose curve climbs to its final values."""
@@ -30,6 +38,7 @@ def _run(init: str, seed: int, fraction: float, values: dict[str, float], iterat
             for i in range(1, iterations, 5)
         ],
         "predictions": [],
+        "environment": {key: value for key, value in ENVIRONMENT.items() if key != "command"},
     }
 
 
@@ -61,13 +70,7 @@ def fake_result(
             "metric_note": "AP averaged over IoU .50:.95, area under the curve.",
         },
         "metrics": metrics,
-        "environment": {
-            "commit": "0123abc",
-            "hardware": "2 CPU cores",
-            "versions": {"torch": "2.11.0", "mmdet": "3.5.1"},
-            "command": "tools/transfer.py small.py --init densecl=densecl.pth --seeds 0 1",
-            "date": "2025-01-31 12:00",
-        },
+        "environment": ENVIRONMENT,
         "inits": [
             {
                 "name": name,

@@ -353,7 +353,8 @@ BAD_DATA = {
         for key, value, message in (
             ("category_id", 0, "has the category 0"),
             ("area", None, "has the area None"),
-            ("iscrowd", None, "has iscrowd None"),
+            ("iscrowd", "no", "has iscrowd 'no'"),
+            ("category_id", [1], "has an id that is none"),
             ("bbox", [200, 5, 9, 9], "outside of their image: those with the id 3."),
             ("segmentation", [[1, 2, 3, 4]], "a segmentation that is none: those with the id 3."),
             ("segmentation", [1, 2, 3, 4, 5, 6], "a segmentation that is none"),
@@ -467,6 +468,14 @@ def test_names_in_lists_may_have_a_suffix(tmp_path):
         Path(read_data(root, "detection", tmp_path / "lists").val["ann_file"]).read_text()
     )
     assert [entry["img_id"] for entry in entries] == [f"val_{number}" for number in range(4)]
+
+
+def test_names_with_dots_are_whole(tmp_path):
+    """Only what ends as an image does has a suffix."""
+    root = make_voc(tmp_path / "set")
+    replace_in(root / "ImageSets" / "Main" / "val.txt", "val_1", "val_1.left")
+    with pytest.raises(UserError, match="no image 'val_1.left'"):
+        read_data(root, "detection", tmp_path / "lists")
 
 
 def test_polygons_are_masks_and_flat_boxes_are_counted(tmp_path):

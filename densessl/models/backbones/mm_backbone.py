@@ -65,6 +65,12 @@ class MMBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) normalised RGB -> the maps of ``out_indices``, (B, C, h, w) each."""
+        if self.fixed_size and tuple(x.shape[2:]) != self.fixed_size:
+            raise UserError(
+                f"The model takes images of {self.fixed_size[1]} x {self.fixed_size[0]} pixels, "
+                f"not of {x.shape[3]} x {x.shape[2]}.",
+                "set train_dataloader.dataset.transform.size to that",
+            )
         maps = self.model(x)
         return tuple(maps[stage] for stage in self.out_indices)
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import timm
+import torch
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from densessl.errors import UserError
@@ -24,9 +26,9 @@ class TimmBackbone(nn.Module):
         **options: Passed to ``timm.create_model``, e.g. ``img_size``.
 
     Raises:
-        UserError: If timm has no such model, or it gives no maps, or ``pretrained`` is given, or
-            ``img_size`` does not fit its patch, or for another stage; in the forward pass, if the
-            views do not fit the model.
+        UserError: If timm has no such model, or it gives no four maps, or ``pretrained`` is given,
+            or ``img_size`` does not fit its patch, or for another stage; in the forward pass, if
+            the views do not fit the model.
     """
 
     def __init__(self, name: str, out_indices: Sequence[int] = (3,), **options):
@@ -51,9 +53,9 @@ class TimmBackbone(nn.Module):
             )
         patches = getattr(self.model, "patch_embed", None)
         sides = zip(
-            getattr(patches, "img_size", None) or (),
-            getattr(patches, "patch_size", ()),
-            strict=False,
+            to_2tuple(getattr(patches, "img_size", None) or 0),
+            to_2tuple(getattr(patches, "patch_size", None) or 1),
+            strict=True,
         )
         if any(image % patch for image, patch in sides):
             raise UserError(
@@ -67,6 +69,11 @@ class TimmBackbone(nn.Module):
         stages = self.model.feature_info
         stages = [stages[i] for i in range(len(stages))]
         first = len(stages) - 4
+        if first < 0 and not hasattr(self.model, "blocks"):  # a small ViT may do with its last
+            raise UserError(
+                f"timm's '{name}' gives {len(stages)} maps.",
+                "choose one that gives four, for C2..C5",
+            )
         self.out_indices = checked_stages(out_indices)
         self.stages = [first + i for i in self.out_indices]
         self.out_channels = tuple(stages[stage]["num_chs"] for stage in self.stages)
@@ -113,10 +120,16 @@ class TimmBackbone(nn.Module):
 
     @contextmanager
     def _size_explained(self, x: Tensor) -> Iterator[None]:
-        """Turns timm's assertion about the size of ``x`` into advice."""
+        """Turns what timm says about the size of ``x`` into advice; models of one size may only
+        fail to multiply."""
         try:
             yield
-        except AssertionError as error:
+        except (AssertionError, RuntimeError) as error:
+            fixed = self.model.pretrained_cfg.get("fixed_input_size")
+            if isinstance(error, torch.OutOfMemoryError) or not (
+                fixed or isinstance(error, AssertionError)
+            ):
+                raise
             raise UserError(
                 f"The model does not take views of {x.shape[3]} x {x.shape[2]} pixels: {error}",
                 "set train_dataloader.dataset.transform.size and model.backbone.img_size to the "

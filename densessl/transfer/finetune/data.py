@@ -138,7 +138,8 @@ def read_ids(path: Path, images: Container[str]) -> list[str]:
     ids = []
     for line in filter(None, map(str.strip, read_lines(path))):
         first = line.split()[0]
-        names = (line, Path(line).stem, first, Path(first).stem)
+        names = [line, first]
+        names += [Path(x).stem for x in names if Path(x).suffix.lower() in IMAGE_SUFFIXES]
         ids.append(next((name for name in names if name in images), first))
     if not ids:
         raise UserError(f"{path} names no image.", "Write one image name a line, without suffix.")

@@ -160,6 +160,12 @@ def _load(path: Path) -> dict:
         if not isinstance(items, list) or not items:
             raise UserError(f"{path} has no '{part}'.", "It must be COCO's json for detection.")
         for item in items:
+            ids = (item.get(key, 0) for key in keys if key.endswith("id"))
+            if not all(isinstance(number, int | str) for number in ids):
+                raise UserError(
+                    f"An entry of '{part}' in {path} has an id that is none: {item}.",
+                    "It must be a number or a text.",
+                )
             missing = [key for key in keys if key not in item]
             if missing:
                 raise UserError(
@@ -212,7 +218,7 @@ def _fault(item: dict, images: set, categories: set) -> tuple[str, str]:
         )
     if not _is_number(item["area"]):
         return f"has the area {item['area']!r}", "It must be a number of pixels."
-    if item.get("iscrowd", 0) not in (0, 1):
+    if (item.get("iscrowd") or 0) not in (0, 1):
         return f"has iscrowd {item['iscrowd']!r}", "It must be 0 or 1, or be left out."
     return "", ""
 
@@ -228,7 +234,7 @@ def _is_box(value: object) -> bool:
 def _is_inside(annotation: dict, width: float, height: float) -> bool:
     """Whether some of its box is in the image."""
     left, top, across, down = annotation["bbox"]
-    return left < width and top < height and left + across > 0 and top + down > 0
+    return left < width and top < height and left + across >= 0 and top + down >= 0
 
 
 def _has_area(annotation: dict) -> bool:

@@ -141,6 +141,7 @@ def run(job: dict) -> dict:
     """
     install_safe_loader()
     start = time.time()
+    made = {key: value for key, value in environment().items() if key != "command"}  # not a user's
     folder = Path(job["folder"])
     cfg = Config.fromfile(job["config"])
     forget_init_cfg(cfg.model)
@@ -183,7 +184,6 @@ def run(job: dict) -> dict:
     # So that the comparison's folder can be moved.
     root = folder.parents[1]
     drawn = {kind: [os.path.relpath(p, root) for p in paths] for kind, paths in drawn.items()}
-    made = {key: value for key, value in environment().items() if key != "command"}  # not a user's
     return dict(
         status="done",
         error=None,

@@ -114,7 +114,7 @@ class ExactCocoMetric(CocoMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         """AP, AP50 and AP75 of boxes, and of masks if asked for, in percent."""
         for number, item in enumerate(self._coco_api.dataset["annotations"], 1):
-            item.setdefault("iscrowd", 0)  # pycocotools needs it, many files lack it
+            item["iscrowd"] = item.get("iscrowd") or 0  # pycocotools needs it, many files lack it
             item["id"] = number  # to pycocotools a match with 0 is none
         self._coco_api.createIndex()
         predictions = [found for _, found in results]

@@ -1,6 +1,7 @@
 """A fixed part of a labelled training set."""
 
 import numpy as np
+from mmengine.registry import DATASETS as MM_DATASETS
 from torch.utils.data import Dataset
 
 from densessl.registry import DATASETS
@@ -36,7 +37,8 @@ class LabelSubset(Dataset):
     """
 
     def __init__(self, dataset: dict | Dataset, fraction: float = 1.0, seed: int = 0):
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        # mmengine's: the set is mmdet's or mmseg's, whichever project trains.
+        self.dataset = MM_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         self.fraction, self.seed = fraction, seed
         self.full_init()
 
