@@ -144,6 +144,12 @@ def _places_in(checkpoint: dict, signs: tuple[str, ...]) -> list[tuple]:
     return [(place, *there) for place, there in found if there]
 
 
+def _unwrapped(name: str) -> str:
+    while name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
+    return name
+
+
 def _tensors_at(
     checkpoint: dict, place: Place, signs: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], str, str] | None:
@@ -159,12 +165,10 @@ def _tensors_at(
     for key, value in holder.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
             continue
-        bare = key
-        while bare.startswith(WRAPPERS):
-            bare = bare.partition(".")[2]
+        bare = _unwrapped(key)
         beside |= bare.startswith(place.beside)
         if bare.startswith(place.prefix):
-            found[bare.removeprefix(place.prefix)] = value
+            found[_unwrapped(bare.removeprefix(place.prefix))] = value
             written = key[: len(key) - len(bare)] + place.prefix
     if not beside:
         return None

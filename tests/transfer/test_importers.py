@@ -42,6 +42,18 @@ LAYOUTS = {
     "torchvision": ("bare", "student", lambda s, o: {**s, **HEAD}),
     "bare under state_dict": ("bare", "student", lambda s, o: {"state_dict": s}),
     "DDP": ("bare", "student", lambda s, o: {"model": put("module.", s)}),
+    "a compiled part": (
+        "mmselfsup",
+        "student",
+        lambda s, o: {"state_dict": put("backbone._orig_mod.", s)},
+    ),
+    "a method in DDP": (
+        "own state_dict",
+        "teacher",
+        lambda s, o: {
+            "state_dict": put("module.teacher.backbone.", s) | put("module.backbone.", o)
+        },
+    ),
     "moco": (
         "MoCo:",
         "student",

@@ -169,7 +169,9 @@ def describe(architecture: dict) -> str:
 def input_note(inputs: dict) -> str:
     """What the backbone must be fed, as a line of comment."""
     mean, std = numbers(inputs["mean"]), numbers(inputs["std"])
-    return f"# input: {inputs['channel_order']} in 0..255, less {mean}, over {std}"
+    order = inputs["channel_order"]
+    kind = "Lab of densessl.transforms.lab.rgb_to_lab" if order == "Lab" else f"{order} in 0..255"
+    return f"# input: {kind}, less {mean}, over {std}"
 
 
 def numbers(values: list[float]) -> str:
