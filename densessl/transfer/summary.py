@@ -239,7 +239,7 @@ def provenance(result: dict) -> dict[str, str]:
         for key, value in dict(made, versions=versions).items():
             if value and key != "command":
                 facts.setdefault(key, {})[str(value)] = None
-    dates = sorted(facts.pop("date", ()))
+    dates = sorted(date[:10] for date in facts.pop("date", ()))  # days
     joined = {key: "; ".join(values) for key, values in facts.items()}
     if len(runs) < len(done):  # of earlier versions
         joined["not recorded"] = f"for {len(done) - len(runs)} of {len(done)} runs"
