@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
@@ -57,6 +57,21 @@ setup(
     package_dir={"": "."},
     packages=find_packages(include=["densessl", "densessl.*"]),
     package_data={"densessl": ["transfer/*.html"]},
+    # Without OpenMP among its libraries: see norm_act.py. Nothing needs it where it is not built.
+    ext_modules=[
+        Extension(
+            "densessl.models.backbones._norm_act",
+            ["densessl/models/backbones/norm_act.c"],
+            # Called only where a CPU has more than this: AVX512-bf16 or AMX.
+            extra_compile_args=[
+                "-O3",
+                "-fopenmp",
+                "-march=skylake-avx512",
+                "-mprefer-vector-width=512",
+            ],
+            optional=True,
+        )
+    ],
     install_requires=CORE,
     extras_require={"transfer": TRANSFER, "dev": TRANSFER + DEV},
     cmdclass={"build_py": BuildWithConfigs},

@@ -1,10 +1,17 @@
-"""Full precision inside autocast: similarities and losses are never computed in bf16."""
+"""Who has bf16, and full precision inside its autocast: no similarity or loss is computed in it."""
 
 from collections.abc import Callable
 from functools import wraps
 
 import torch
 from torch import Tensor
+
+
+def has_bf16(device: str) -> bool:
+    """Whether a ``device``, "cuda" or "cpu", computes bf16 in hardware."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def at_least_float32(value):

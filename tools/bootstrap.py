@@ -137,7 +137,7 @@ def check_driver(python):
 
 def fingerprint():
     digest = hashlib.sha256(sys.version.encode() + os.path.abspath(ROOT).encode())
-    for name in ("setup.py", "tools/bootstrap.py"):
+    for name in ("setup.py", "tools/bootstrap.py", "densessl/models/backbones/norm_act.c"):
         with open(os.path.join(ROOT, name), "rb") as handle:
             digest.update(handle.read())
     return digest.hexdigest()

@@ -21,6 +21,7 @@ from densessl.benchmark.plain import (
     decode_for_each_view,
     decode_whole,
     follow_one_by_one,
+    norms_by_pytorch,
 )
 from densessl.benchmark.setup import (
     build_backbone,
@@ -107,7 +108,7 @@ def of_the_colour(cfg: Config, dataset: Dataset, device: torch.device) -> Pairs:
 
 
 def of_the_step(cfg: Config, device: torch.device) -> Pairs:
-    """Channels-last and bf16 of the floor, the fused optimizer, the teacher's one call."""
+    """Channels-last, bf16 and norms of the floor, the fused optimizer, the teacher's one call."""
     method, backbone = build_method(cfg, device), build_backbone(cfg, device)
     wrapper = _optimizer(cfg, method)
     dtype = torch.bfloat16 if wrapper.precision == "bf16" else None
@@ -122,6 +123,9 @@ def of_the_step(cfg: Config, device: torch.device) -> Pairs:
     pairs: Pairs = {"channels_last": (ours, partial(floor_step, twin, contiguous, dtype))}
     if dtype is not None:
         pairs["bf16"] = ours, partial(floor_step, backbone, last, None)
+        if device.type == "cpu":
+            by_pytorch = norms_by_pytorch(build_backbone(cfg, device))
+            pairs["norm_act"] = ours, partial(floor_step, by_pytorch, last, dtype)
     if "foreach" in inspect.signature(type(wrapper.optimizer)).parameters:
         for parameter in method.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None

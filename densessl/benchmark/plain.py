@@ -83,6 +83,18 @@ def _color_one(
     return TF.normalize(image, [m / 255 for m in mean], [s / 255 for s in std])
 
 
+class _BatchNorm(nn.BatchNorm2d):
+    """Another type, which ``norm_act`` leaves to PyTorch."""
+
+
+def norms_by_pytorch(network: nn.Module) -> nn.Module:
+    """``network`` with its BatchNorms as PyTorch computes them."""
+    for layer in network.modules():
+        if type(layer) is nn.BatchNorm2d:
+            layer.__class__ = _BatchNorm
+    return network
+
+
 @torch.no_grad()
 def follow_one_by_one(method: nn.Module) -> None:
     """What ``Teacher.update`` does, parameter by parameter."""

@@ -12,6 +12,7 @@ from torch import nn
 from densessl.errors import UserError
 from densessl.models.backbones import MMBackbone, TimmBackbone
 from densessl.models.methods.base import train_step
+from densessl.precision import has_bf16
 from densessl.registry import (
     MODEL_WRAPPERS,
     OPTIM_WRAPPER_CONSTRUCTORS,
@@ -22,13 +23,6 @@ from densessl.registry import (
 # Those that PyTorch fuses on CPUs and on GPUs.
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 PRECISIONS = ("auto", "bf16", "fp32")
-
-
-def has_bf16(device: str) -> bool:
-    """Whether a ``device``, "cuda" or "cpu", computes bf16 in hardware."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def resolve_precision(precision: str, device: str) -> str:

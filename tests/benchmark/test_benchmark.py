@@ -23,6 +23,7 @@ from densessl.benchmark.plain import (
     decode_for_each_view,
     decode_whole,
     follow_one_by_one,
+    norms_by_pytorch,
 )
 from densessl.benchmark.setup import build_dataset
 from densessl.benchmark.step import floor_step
@@ -30,6 +31,8 @@ from densessl.datasets import collate_views
 from densessl.engine import Stopped
 from densessl.files import write_json
 from densessl.losses import info_nce
+from densessl.models import ResNet
+from densessl.models.backbones.norm_act import library
 from densessl.models.preprocessor import ViewPreprocessor
 from densessl.models.teacher import Teacher
 from densessl.structures import SampleKey, ViewBatch
@@ -249,6 +252,20 @@ def test_the_plain_ways_of_the_worker_give_the_same_views():
             assert torch.equal(view, same)
     for view, near in zip(views, crop_with_pillow(transform, file, key), strict=True):
         assert (view.int() - near.int()).abs().max() <= 1
+
+
+@pytest.mark.skipif(library() is None, reason="needs a CPU with bf16, and a compiler")
+def test_norms_by_pytorch_leave_the_kernel_alone():
+    nets = []
+    for plain in (False, True):
+        torch.manual_seed(0)
+        nets.append(ResNet(18).to(memory_format=torch.channels_last))
+        if plain:
+            norms_by_pytorch(nets[1])
+    x = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, pytorchs = (type(net(x)[0].grad_fn).__name__ for net in nets)
+    assert ours == "_NormActBackward" and pytorchs.startswith("ReluBackward")
 
 
 def test_torchvision_gives_the_same_colours():

@@ -6,6 +6,7 @@ import torch
 from densessl.engine import optim
 from densessl.errors import UserError
 from densessl.models import DenseCL, DenseHead, GlobalHead, MoCo
+from densessl.precision import has_bf16
 from tests.models.tiny import TinyBackbone, build, optimizer_for, views
 
 HEADS = dict(
@@ -28,7 +29,7 @@ def test_auto_is_bf16_exactly_where_the_hardware_has_it(monkeypatch, has, expect
 def test_a_cpu_has_bf16_with_avx512_or_amx(monkeypatch, avx512, amx):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert optim.has_bf16("cpu") is (avx512 or amx)
+    assert has_bf16("cpu") is (avx512 or amx)
 
 
 @pytest.mark.parametrize("method", [MoCo, DenseCL])

@@ -3,14 +3,40 @@
 from collections.abc import Sequence
 from functools import partial
 
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models import resnet
 
 from densessl.errors import UserError
+from densessl.models.backbones.norm_act import norm_act
 from densessl.models.backbones.recompute import recomputed
 from densessl.models.backbones.stages import checked_stages
 from densessl.registry import MODELS
+
+
+def shortcut(block: nn.Module, x: Tensor) -> Tensor:
+    """What a block adds to its residual branch's output."""
+    if block.downsample is None:
+        return x
+    conv, norm = block.downsample
+    return norm_act(norm, conv(x), relu=False)
+
+
+class BasicBlock(resnet.BasicBlock):
+    """torchvision's, with its norms, sum and ReLUs by ``norm_act``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = norm_act(self.bn1, self.conv1(x))
+        return norm_act(self.bn2, self.conv2(y), shortcut(self, x))
+
+
+class Bottleneck(resnet.Bottleneck):
+    """torchvision's, with its norms, sum and ReLUs by ``norm_act``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = norm_act(self.bn1, self.conv1(x))
+        y = norm_act(self.bn2, self.conv2(y))
+        return norm_act(self.bn3, self.conv3(y), shortcut(self, x))
+
 
 LAYOUTS = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -23,7 +49,7 @@ NORMS = {"bn": nn.BatchNorm2d, "gn": partial(nn.GroupNorm, 32)}
 
 
 @MODELS.register_module()
-class ResNet(torchvision.models.ResNet):
+class ResNet(resnet.ResNet):
     """A ResNet without classifier that returns feature maps.
 
     Args:
@@ -74,7 +100,7 @@ class ResNet(torchvision.models.ResNet):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) normalised RGB -> the maps of ``out_indices``, C5 at stride 32."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(norm_act(self.bn1, self.conv1(x)))
         maps = []
         for stage in range(max(self.out_indices) + 1):
             for block in getattr(self, f"layer{stage + 1}"):
