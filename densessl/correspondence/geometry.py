@@ -42,41 +42,28 @@ def near_cells(query_centers: Tensor, key_centers: Tensor) -> Tensor:
     return distances(query_centers, key_centers) <= cell.norm(dim=1)[:, None, None]
 
 
-def match_agreement(match: Tensor, query_centers: Tensor, key_centers: Tensor) -> Tensor:
+def match_agreement(match: Tensor, near: Tensor) -> Tensor:
     """Share of feature matches that the crop geometry confirms; a health figure of DenseCL.
 
     A query cell counts when some key cell is near it, and its match is right when it is one.
 
     Args:
         match: (B, Q) indices of key cells.
-        query_centers: See ``near_cells``.
-        key_centers: See ``near_cells``.
+        near: (B, Q, K), see ``near_cells``.
 
     Returns:
         A scalar in [0, 1]; 0 when no cell of any pair overlaps.
     """
-    right, has_twin = confirmed(match, query_centers, key_centers)
-    return right.sum() / has_twin.sum().clamp(min=1)
+    return near.gather(2, match.unsqueeze(2)).sum() / near.any(2).sum().clamp(min=1)
 
 
-def match_chance(query_centers: Tensor, key_centers: Tensor) -> Tensor:
+def match_chance(near: Tensor) -> Tensor:
     """The ``match_agreement`` of guesses: on a small grid much of the map is near.
 
     Args:
-        query_centers: See ``near_cells``.
-        key_centers: See ``near_cells``.
+        near: (B, Q, K), see ``near_cells``.
 
     Returns:
         A scalar in [0, 1].
     """
-    near = near_cells(query_centers, key_centers)
     return near.sum() / near.shape[2] / near.any(2).sum().clamp(min=1)
-
-
-def confirmed(match: Tensor, query_centers: Tensor, key_centers: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, Q) bool: which matches are right, and which query cells could have a right one.
-
-    Args are those of ``match_agreement``.
-    """
-    near = near_cells(query_centers, key_centers)
-    return near.gather(2, match.unsqueeze(2)).squeeze(2), near.any(2)

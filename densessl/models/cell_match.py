@@ -14,6 +14,7 @@ from densessl.correspondence import (
     match_by_feature,
     match_by_location,
     match_chance,
+    near_cells,
 )
 from densessl.correspondence.feature import gather_cells
 from densessl.errors import UserError
@@ -120,8 +121,11 @@ class FeatureMatch(CellMatch):
         """``match_agreement``: the share that the crops' geometry confirms; ``match_chance``: what
         it is of guesses."""
         centers = pairs.of_queries(query.centers).transpose(1, 2), key.centers.transpose(1, 2)
-        agreement = match_agreement(pairs.key, *centers)
-        return {"match_agreement": agreement, "match_chance": match_chance(*centers)}
+        near = near_cells(*centers)
+        return {
+            "match_agreement": match_agreement(pairs.key, near),
+            "match_chance": match_chance(near),
+        }
 
 
 @MODELS.register_module()

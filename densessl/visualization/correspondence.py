@@ -6,8 +6,13 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 
-from densessl.correspondence import cell_centers, match_by_feature, match_chance
-from densessl.correspondence.geometry import confirmed
+from densessl.correspondence import (
+    cell_centers,
+    match_agreement,
+    match_by_feature,
+    match_chance,
+    near_cells,
+)
 from densessl.datasets import collate_views
 from densessl.evaluation.features import evaluating, load_frozen
 from densessl.structures import SampleKey, ViewBatch
@@ -65,8 +70,7 @@ def show_correspondence(
         query, key = (frozen.maps(crop, (stage,)).cpu() for crop in crops)
     grid = query.shape[-1]
     match = match_by_feature(query, key)
-    centers = [cell_centers(record.box, record.flip, grid) for record in batch.records]
-    right, has_twin = confirmed(match, *centers)
+    near = near_cells(*(cell_centers(each.box, each.flip, grid) for each in batch.records))
 
     figure, axes = grid_of_axes(len(paths), 2)
     figure.supxlabel(LEGEND, fontsize=7)
@@ -74,18 +78,18 @@ def show_correspondence(
     places = cell_centers(whole, torch.tensor([False]), grid)[0].tolist()
     step = -(-(grid**2) // MOST)
     for row, path in enumerate(paths):
-        agreement = right[row].sum() / has_twin[row].sum().clamp(min=1)
-        chance = match_chance(*(each[row : row + 1] for each in centers))
+        own = slice(row, row + 1)
+        agreement = match_agreement(match[own], near[own])
         show(axes[row, 0], crops[0][row].numpy(), path.name)
         show(
             axes[row, 1],
             crops[1][row].numpy(),
-            f"{agreement:.0%} confirmed, of guesses {chance:.0%}",
+            f"{agreement:.0%} confirmed, of guesses {match_chance(near[own]):.0%}",
         )
         for cell in range(0, grid**2, step):
             colour = ALONE
-            if has_twin[row, cell]:
-                colour = RIGHT if right[row, cell] else WRONG
+            if near[row, cell].any():
+                colour = RIGHT if near[row, cell, match[row, cell]] else WRONG
             line = ConnectionPatch(
                 xyA=places[cell],
                 xyB=places[match[row, cell]],

@@ -8,6 +8,7 @@ from densessl.correspondence import (
     match_by_distance,
     match_by_feature,
     match_chance,
+    near_cells,
 )
 from densessl.correspondence.feature import gather_cells
 
@@ -70,8 +71,9 @@ def test_agreement_is_exact_far_from_the_corner_of_a_large_image():
     centers = cell_centers(box, torch.tensor([False]), 7)
     beside = torch.arange(49).view(7, 7).roll(1, 1)[:, 1:]  # one cell away
     query = centers[:, torch.arange(49).view(7, 7)[:, 1:].flatten()]
-    assert match_agreement(beside.reshape(1, -1), query, centers) == 1
-    assert match_agreement(torch.zeros(1, 42, dtype=torch.long), query, centers) <= 2 / 42
+    near = near_cells(query, centers)
+    assert match_agreement(beside.reshape(1, -1), near) == 1
+    assert match_agreement(torch.zeros(1, 42, dtype=torch.long), near) <= 2 / 42
 
 
 def test_agreement_is_one_for_the_geometric_match_and_low_for_a_wrong_one():
@@ -81,12 +83,13 @@ def test_agreement_is_one_for_the_geometric_match_and_low_for_a_wrong_one():
     query = cell_centers(box, ~flip, 7)
     key = cell_centers(shifted, flip, 7)
     right = torch.cdist(query, key).argmin(2)
-    assert match_agreement(right, query, key) == 1
-    assert match_agreement(right.flip(1), query, key) < 0.3
-    far = cell_centers(shifted + 1000, flip, 7)
-    assert match_agreement(right, query, far) == match_chance(query, far) == 0
-    every = [match_agreement(torch.full((1, 49), cell), query, key) for cell in range(49)]
-    assert match_chance(query, key).item() == pytest.approx(sum(every).item() / 49)
+    near = near_cells(query, key)
+    assert match_agreement(right, near) == 1
+    assert match_agreement(right.flip(1), near) < 0.3
+    far = near_cells(query, cell_centers(shifted + 1000, flip, 7))
+    assert match_agreement(right, far) == match_chance(far) == 0
+    every = [match_agreement(torch.full((1, 49), cell), near) for cell in range(49)]
+    assert match_chance(near).item() == pytest.approx(sum(every).item() / 49)
 
 
 def test_distance_pairs_are_those_nearer_than_the_threshold():
