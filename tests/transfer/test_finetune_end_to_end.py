@@ -127,12 +127,12 @@ def test_heads_start_equal_for_every_initialisation(tmp_path, checkpoint):
 
     from densessl.transfer.export import export_checkpoint
     from densessl.transfer.finetune.configure import load_config
-    from densessl.transfer.finetune.inits import forget_init_cfg, load_into
+    from densessl.transfer.finetune.inits import load_into, set_init_cfg
 
     exported = tmp_path / "r18.pth"
     assert export_checkpoint(checkpoint, exported, to="mmdet").passed
     cfg = load_config("faster-rcnn_fpn_small")
-    forget_init_cfg(cfg.model)
+    set_init_cfg(cfg.model, None)
     states = []
     for file in (exported, None):
         with DefaultScope.overwrite_default_scope("mmdet"):

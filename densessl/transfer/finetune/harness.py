@@ -17,8 +17,8 @@ from densessl.transfer.finetune.inits import (
     check_inits,
     coverage_of,
     file_sha256,
-    forget_init_cfg,
     prepare_init,
+    set_init_cfg,
     tensors_of,
 )
 from densessl.transfer.finetune.plan import (
@@ -230,7 +230,7 @@ def check_loading(cfg: Config, inits: list[Init]) -> dict[str, str]:
         UserError: The model cannot be built, or an initialisation does not load whole.
     """
     model_cfg = cfg.copy().model
-    forget_init_cfg(model_cfg)
+    set_init_cfg(model_cfg, None)
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device("cpu"):
         try:
             model = MODELS.build(model_cfg)

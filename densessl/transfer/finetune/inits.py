@@ -150,18 +150,9 @@ def load_into(model: nn.Module, state: dict[str, Tensor]) -> Coverage:
     return coverage
 
 
-def forget_init_cfg(model_cfg: dict) -> None:
-    """Takes the pretrained file out of a model's config, so that it starts from random weights.
-
-    The harness draws the same random numbers for every initialisation and loads the backbone after
-    that: heads then start equal, seed by seed.
-    """
-    for part in _config_parts(model_cfg):
-        part["init_cfg"] = None
-
-
 def set_init_cfg(model_cfg: dict, file: str | None) -> None:
-    """Writes the exported file into every place of a model's config that must load it."""
+    """Writes the exported file into every place of a model's config that must load it; None takes
+    out what is there, so that the model starts from random weights."""
     init = None if file is None else dict(type="Pretrained", checkpoint=file)
     for part in _config_parts(model_cfg):
         part["init_cfg"] = init

@@ -19,7 +19,7 @@ import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
 from densessl.checkpoint import install_safe_loader, save_atomically
 from densessl.environment import environment
 from densessl.files import write_json
-from densessl.transfer.finetune.inits import forget_init_cfg, load_into, tensors_of
+from densessl.transfer.finetune.inits import load_into, set_init_cfg, tensors_of
 from densessl.transfer.finetune.predictions import draw_samples
 
 CURVES = "densessl_curves"
@@ -144,7 +144,7 @@ def run(job: dict) -> dict:
     made = {key: value for key, value in environment().items() if key != "command"}  # not a user's
     folder = Path(job["folder"])
     cfg = Config.fromfile(job["config"])
-    forget_init_cfg(cfg.model)
+    set_init_cfg(cfg.model, None)
     # Configs of long schedules write checkpoints: a job that was stopped goes on from its last one.
     latest = _latest_checkpoint(folder)
     cfg.resume, cfg.load_from = latest is not None, latest
