@@ -29,9 +29,8 @@ class Target(ABC):
     # Tensors of the target's own model that no backbone checkpoint holds.
     added_by_design: tuple[str, ...] = ()
 
-    @abstractmethod
     def forms(self, architecture: dict) -> dict[str, dict]:
-        """The ways in which the target uses this backbone.
+        """The ways in which the target uses this backbone; by default as a plain ResNet.
 
         Args:
             architecture: Ours, as in a checkpoint's ``meta.architecture``.
@@ -42,6 +41,7 @@ class Target(ABC):
         Raises:
             UserError: The target has no such backbone.
         """
+        return {"plain": as_resnet(architecture, self.name)}
 
     @abstractmethod
     def build(self, architecture: dict, path: Path | None = None) -> nn.Module:
@@ -52,9 +52,9 @@ class Target(ABC):
             path: An exported file, to be loaded just as the target's users load it.
         """
 
-    @abstractmethod
     def forward(self, model: nn.Module, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) images -> the maps C2..C5 of the target's own model."""
+        return list(model(images))
 
     @abstractmethod
     def usage(self, path: Path, architecture: dict, inputs: dict) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from densessl.errors import UserError
 from densessl.files import open_atomically
 from densessl.models.backbones import build_backbone
-from densessl.transfer.targets.base import State, Target, as_resnet, numbers
+from densessl.transfer.targets.base import State, Target, numbers
 
 
 class Detectron2(Target):
@@ -25,9 +25,6 @@ class Detectron2(Target):
     theirs = "the file read back, its names mapped to ours"
     # detectron2 decides by the suffix how to read a file.
     suffixes = (".pkl",)
-
-    def forms(self, architecture: dict) -> dict[str, dict]:
-        return {"plain": as_resnet(architecture, self.name)}
 
     def build(self, architecture: dict, path: Path | None = None) -> nn.Module:
         model = build_backbone({**architecture, "out_indices": (0, 1, 2, 3)})
@@ -40,9 +37,6 @@ class Detectron2(Target):
 
     def loaded(self, model: nn.Module) -> State:
         return self.rename(model.state_dict())
-
-    def forward(self, model: nn.Module, images: Tensor) -> list[Tensor]:
-        return list(model(images))
 
     def rename(self, state: State) -> State:
         return {_to_detectron2(name): tensor for name, tensor in state.items()}

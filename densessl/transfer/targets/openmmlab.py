@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import ConfigDict
-from torch import Tensor, nn
+from torch import nn
 
 from densessl.errors import UserError
 from densessl.transfer.targets.base import (
     State,
     Target,
-    as_resnet,
     is_mm,
     missing_package,
     numbers,
@@ -55,7 +54,7 @@ class OpenMMLabTarget(Target):
     def forms(self, architecture: dict) -> dict[str, dict]:
         if is_mm(architecture):
             return {"plain": architecture}
-        return {"plain": as_resnet(architecture, self.name)}
+        return super().forms(architecture)
 
     def build(self, architecture: dict, path: Path | None = None) -> nn.Module:
         """Their model, loaded by ``init_cfg`` as their configs do."""
@@ -96,9 +95,6 @@ class OpenMMLabTarget(Target):
             norm_eval=False,
             frozen_stages=-1,
         )
-
-    def forward(self, model: nn.Module, images: Tensor) -> list[Tensor]:
-        return list(model(images))
 
     def usage(self, path: Path, architecture: dict, inputs: dict) -> str:
         config = self.config(architecture)

@@ -7,7 +7,7 @@ import torchvision
 from torch import Tensor, nn
 
 from densessl.models.backbones.resnet import NORMS
-from densessl.transfer.targets.base import Target, as_resnet, input_note
+from densessl.transfer.targets.base import Target, input_note
 
 
 class Torchvision(Target):
@@ -16,9 +16,6 @@ class Torchvision(Target):
     name = "torchvision"
     theirs = "torchvision's ResNet"
     added_by_design = ("fc.weight", "fc.bias")
-
-    def forms(self, architecture: dict) -> dict[str, dict]:
-        return {"plain": as_resnet(architecture, self.name)}
 
     def build(self, architecture: dict, path: Path | None = None) -> nn.Module:
         make = getattr(torchvision.models, f"resnet{architecture['depth']}")
