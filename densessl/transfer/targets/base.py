@@ -107,7 +107,7 @@ def resnet_depth(architecture: dict, target: str) -> int:
     if is_mm(architecture):
         kind = architecture["model"]["type"]
     # An option (another activation, a stride) may change the net without changing a name.
-    plain = set(architecture) <= {"type", "name", "out_indices"}
+    plain = not options_of(architecture)
     for depth in RESNETS:
         if plain and name == f"resnet{depth}":
             return depth
@@ -134,6 +134,11 @@ def kind_of(architecture: dict) -> str:
     return architecture["type"].rpartition(".")[2]
 
 
+def options_of(architecture: dict) -> dict:
+    """What a timm backbone passes on to ``timm.create_model`` beside the name."""
+    return {k: v for k, v in architecture.items() if k not in ("type", "name", "out_indices")}
+
+
 def is_mm(architecture: dict) -> bool:
     """Whether it is a backbone of mmdet's or mmseg's, whose names are theirs already."""
     return kind_of(architecture) == "MMBackbone"
@@ -156,9 +161,7 @@ def describe(architecture: dict) -> str:
     if is_mm(architecture):
         architecture = dict(architecture["model"], name=architecture["model"]["type"])
     if "name" in architecture:
-        options = {
-            k: v for k, v in architecture.items() if k not in ("type", "name", "out_indices")
-        }
+        options = options_of(architecture)
         return architecture["name"] + (f" {options}" if options else "")
     norm = architecture.get("norm", "bn")
     return f"{kind_of(architecture)}-{architecture.get('depth', 50)}" + (

@@ -5,7 +5,7 @@ from pathlib import Path
 import timm
 from torch import Tensor, nn
 
-from densessl.transfer.targets.base import Target, input_note, resnet_depth
+from densessl.transfer.targets.base import Target, input_note, options_of, resnet_depth
 
 
 class Timm(Target):
@@ -40,8 +40,7 @@ class Timm(Target):
         if "name" not in architecture:
             options = {"norm_layer": "groupnorm"} if architecture.get("norm") == "gn" else {}
             return f"resnet{resnet_depth(architecture, self.name)}", options
-        ours = ("type", "name", "out_indices")
-        return architecture["name"], {k: v for k, v in architecture.items() if k not in ours}
+        return architecture["name"], options_of(architecture)
 
 
 TARGET = Timm()
