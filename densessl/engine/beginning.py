@@ -67,8 +67,7 @@ def _any_source(filename: str, backbone: nn.Module) -> SourceBackbone:
 def _same_maps(backbone: nn.Module, source: SourceBackbone) -> bool:
     """Whether ``backbone`` makes of an image what the checkpoint's network makes of it: names and
     shapes do not show strides or the number of heads."""
-    stages = getattr(backbone, "out_indices", None)
-    theirs = source.build(**({} if stages is None else {"out_indices": stages}))
+    theirs = source.build(getattr(backbone, "out_indices", None))
     ours = deepcopy(backbone).cpu()  # a GPU may round differently in each
     image, maps = images_for(theirs), []
     for net in (ours, theirs):

@@ -139,7 +139,7 @@ def load_frozen(
     else:
         file = torchvision_file() if source == SUPERVISED else Path(source)
         found = _source(file, which, trust, architecture)
-        module, meta, built = found.build(out_indices=out_indices), found.meta, found.architecture
+        module, meta, built = found.build(out_indices), found.meta, found.architecture
         facts = dict(source=file.name, sha256=file_sha256(file), which=which, step=meta.get("step"))
     method = SUPERVISED if source == SUPERVISED else meta.get("method")
     facts = dict(**facts, method=method, architecture=describe(built))

@@ -231,8 +231,7 @@ def load_backbone(
     Raises:
         UserError: The file cannot be used, or does not hold the whole backbone.
     """
-    source = load_source(checkpoint, which, trust, architecture)
-    return source.build(**({} if out_indices is None else {"out_indices": tuple(out_indices)}))
+    return load_source(checkpoint, which, trust, architecture).build(out_indices)
 
 
 def load_source(
@@ -304,7 +303,7 @@ def _prove(
         theirs.eval()  # of mm's models it returns None
         loaded = target.loaded(theirs)
         not_loaded |= {key: None for key in state if not torch.equal(loaded[key], state[key])}
-        ours = replace(source, architecture=architecture).build(out_indices=(0, 1, 2, 3)).eval()
+        ours = replace(source, architecture=architecture).build((0, 1, 2, 3)).eval()
         images = images_for(ours)
         with torch.inference_mode():
             maps = zip(STAGES, ours(images), target.forward(theirs, images), strict=True)

@@ -1,5 +1,6 @@
 """The backbone of a checkpoint, whoever wrote it, whole and in bare names."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import timm
@@ -42,13 +43,14 @@ class SourceBackbone:
     meta: dict
     notes: tuple[str, ...] = ()
 
-    def build(self, **changes) -> nn.Module:
+    def build(self, out_indices: Sequence[int] | None = None) -> nn.Module:
         """Our backbone with these weights.
 
         Args:
-            **changes: Entries of the architecture to set otherwise, e.g. ``out_indices``.
+            out_indices: Stages to return, 0..3 = C2..C5; None leaves them to the architecture.
         """
-        backbone = build_backbone({**self.architecture, **changes})
+        stages = {} if out_indices is None else {"out_indices": tuple(out_indices)}
+        backbone = build_backbone(self.architecture | stages)
         backbone.load_state_dict(self.under(backbone))
         return backbone
 
