@@ -35,7 +35,6 @@ class LabelledData:
 
     Attributes:
         name: The folder's name.
-        layout: For people, such as ``VOC boxes``.
         classes: In the order of the labels.
         train_images: How many there are to train on.
         val_images: How many the metric is computed on.
@@ -47,7 +46,6 @@ class LabelledData:
     """
 
     name: str
-    layout: str
     classes: list[str]
     train_images: int
     val_images: int
@@ -238,7 +236,6 @@ def choose_classes(found: list[str], wanted: list[str] | None, where: str) -> li
 
 def listed(
     folder: Path,
-    layout: str,
     common: dict,
     entries: tuple[list[dict], list[dict]],
     out_dir: Path,
@@ -248,7 +245,6 @@ def listed(
 
     Args:
         folder: Names the data set.
-        layout: For people.
         common: What the configs of both sets have, the classes in ``metainfo``.
         entries: To train on, and to evaluate on: mm's dict of each image.
         out_dir: Where the lists are written.
@@ -267,7 +263,6 @@ def listed(
     train, val = sets
     return LabelledData(
         name=folder.name,
-        layout=layout,
         classes=common["metainfo"]["classes"],
         train_images=len(entries[0]),
         val_images=len(entries[1]),

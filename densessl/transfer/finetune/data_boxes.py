@@ -33,7 +33,6 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
     chosen, train, val = found
     return listed(
         folder,
-        "VOC boxes",
         dict(type="ListedBoxes", metainfo=dict(classes=chosen)),
         (train, val),
         out_dir,

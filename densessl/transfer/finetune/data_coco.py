@@ -43,7 +43,6 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
     flat = sum(not _has_area(a) for a in val.annotations)
     return LabelledData(
         name=folder.name,
-        layout="COCO boxes and masks" if masks else "COCO boxes",
         classes=chosen,
         train_images=len({a["image_id"] for a in train.annotations}),
         val_images=len(val.content["images"]),

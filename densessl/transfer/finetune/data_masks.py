@@ -45,7 +45,6 @@ def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> L
     metainfo = dict(classes=found.classes)
     return listed(
         folder,
-        "mask PNGs",
         dict(type="ListedMasks", indices_of=found.indices_of, metainfo=metainfo),
         (found.train, found.val),
         out_dir,
