@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from densessl.errors import UserError
 from densessl.files import check_free_space, make_folder, open_atomically, write_json
 from densessl.transfer.finetune import configure
-from densessl.transfer.finetune.data import LabelledData, check_folder, read_data
+from densessl.transfer.finetune.data import check_folder, read_data
 from densessl.transfer.finetune.inits import (
     Init,
     check_inits,
@@ -35,6 +35,8 @@ from densessl.transfer.finetune.results import METRICS, collect
 from densessl.transfer.report import write_report
 from densessl.transfer.source import IMAGENET_INPUT
 from densessl.transfer.summary import verdict
+
+OF_DATA = ("name", "classes", "train_images", "val_images", "metric_note", "labels_sha256")
 
 
 def finetune(
@@ -169,7 +171,7 @@ def _set_data(
     if cfg.transfer.data == "any":
         found = read_data(folder, cfg.transfer.task, work_dir / "data", classes)
         configure.fit_data(cfg, found)
-        return _describe(found)
+        return {fact: getattr(found, fact) for fact in OF_DATA}
     if classes:
         raise UserError(
             "--classes does not go with this config: its data set has fixed classes.",
@@ -183,25 +185,10 @@ def _set_data(
             f"The data of this config is not all there: {', '.join(missing[:4])} does not exist.",
             f"--data must be {cfg.transfer.data}.",
         )
-    return dict(
-        name=(folder or Path(cfg.transfer.title)).name,
-        classes=None,
-        train_images=None,
-        val_images=None,
-        metric_note=cfg.transfer.metric_note,
-        labels_sha256=None,
+    known = dict(
+        name=(folder or Path(cfg.transfer.title)).name, metric_note=cfg.transfer.metric_note
     )
-
-
-def _describe(found: LabelledData) -> dict[str, Any]:
-    return dict(
-        name=found.name,
-        classes=found.classes,
-        train_images=found.train_images,
-        val_images=found.val_images,
-        metric_note=found.metric_note,
-        labels_sha256=found.labels_sha256,
-    )
+    return dict.fromkeys(OF_DATA) | known
 
 
 def _fit_backbone(cfg: Config, inits: list[Init], options: dict[str, Any]) -> None:
