@@ -29,10 +29,7 @@ from densessl.transfer.summary import (
     provenance,
     signed,
     summarise,
-    verdict,
 )
-
-__all__ = ["summarise", "verdict", "write_report"]
 
 RULE = (
     "Values are percent: mean ± sample standard deviation over seeds. A difference below two "

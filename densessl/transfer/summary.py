@@ -134,33 +134,31 @@ def difference(score: Score, reference: Score, words: tuple[str, str] = ("helped
     return f"{points}, it {verb}"
 
 
-def verdict(result: dict, metric: str | None = None) -> str:
+def verdict(result: dict) -> str:
     """Says in plain words whether pretraining helped, by how much, and how sure that is.
 
     Args:
         result: A ``results.json`` as a dict.
-        metric: See ``findings``.
 
     Returns:
         The sentences of ``findings`` after the name of the task.
     """
     task = TASK_NAMES.get(result["task"], result["task"])
-    return f"{task}: {' '.join(findings(result, metric))}"
+    return f"{task}: {' '.join(findings(result))}"
 
 
-def findings(result: dict, metric: str | None = None) -> list[str]:
-    """The sentences of the verdict.
+def findings(result: dict) -> list[str]:
+    """The sentences of the verdict: by the first metric of the file, and by that of masks.
 
     Args:
         result: A ``results.json`` as a dict.
-        metric: Metric to judge by; by default the first one of the file and that of masks.
 
     Returns:
         One sentence for each initialisation other than the baseline and each label fraction, the
         largest fraction first; without anything to compare, what was measured; then the failures.
     """
     first = result["metrics"][0]
-    judged = [metric] if metric else [m for m in result["metrics"] if m in (first, "mask_AP")]
+    judged = [metric for metric in result["metrics"] if metric in (first, "mask_AP")]
     reference_name = baseline(result)
     rows = {(row.init, row.label_fraction): row for row in summarise(result)}
     others = [init["name"] for init in result["inits"] if init["name"] != reference_name]
