@@ -14,8 +14,8 @@ from mmengine.runner import LogProcessor, Runner
 from torch.utils.data import DataLoader
 
 import densessl.registry as registries
+from densessl.engine.hooks import OUR_HOOKS
 from densessl.engine.recipe import flat
-from densessl.engine.runner import OUR_HOOKS
 from densessl.engine.values import check_model_values, check_values
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean

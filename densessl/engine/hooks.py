@@ -17,6 +17,15 @@ from densessl.structures import PackedBatch
 
 # From the keyboard, a scheduler, a terminal that is closed, and as a notice of the end.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# Those of every training, whatever its config says.
+OUR_HOOKS = dict(
+    optimizer_step=dict(type="OptimizerStepHook"),
+    throughput=dict(type="ThroughputHook"),
+    finite_loss=dict(type="FiniteLossHook"),
+    collapse=dict(type="CollapseHook"),
+    broken_images=dict(type="BrokenImagesHook"),
+    stop=dict(type="StopHook"),
+)
 COLLAPSED = 0.1
 """The ``embedding_std`` (see ``densessl.models.health``) under which a warning comes."""
 

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from densessl.checkpoint import CHECKPOINT_FORMAT, load_checkpoint
 from densessl.engine.beginning import begin_with
 from densessl.engine.compiling import compile_networks
-from densessl.engine.hooks import method_of
+from densessl.engine.hooks import OUR_HOOKS, method_of
 from densessl.engine.loop import end_workers
 from densessl.engine.message_hub import DeferredMessageHub
 from densessl.engine.recipe import RESTORED, differences, recipe_of
@@ -29,15 +29,6 @@ from densessl.environment import CORE_PACKAGES, package_versions
 from densessl.errors import UserError
 from densessl.files import check_free_space, explained, open_atomically
 from densessl.transfer.coverage import compare_state
-
-OUR_HOOKS = dict(
-    optimizer_step=dict(type="OptimizerStepHook"),
-    throughput=dict(type="ThroughputHook"),
-    finite_loss=dict(type="FiniteLossHook"),
-    collapse=dict(type="CollapseHook"),
-    broken_images=dict(type="BrokenImagesHook"),
-    stop=dict(type="StopHook"),
-)
 
 
 def _nothing(record: logging.LogRecord) -> bool:
