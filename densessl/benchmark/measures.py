@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.utils import import_modules_from_strings
 from torch.utils.data import Dataset
 
@@ -27,13 +26,12 @@ from densessl.benchmark.setup import (
     build_backbone,
     build_dataset,
     build_method,
+    build_optimizer,
     images_per_step,
-    our_scope,
 )
 from densessl.benchmark.step import TrainingStep, floor_step
 from densessl.datasets import collate_views
 from densessl.losses.info_nce import attend, stream
-from densessl.models.methods.base import Method
 from densessl.structures import SampleKey, ViewBatch
 from densessl.threads import one_thread
 from densessl.transforms.views import MultiView
@@ -110,7 +108,7 @@ def of_the_colour(cfg: Config, dataset: Dataset, device: torch.device) -> Pairs:
 def of_the_step(cfg: Config, device: torch.device) -> Pairs:
     """Channels-last, bf16 and norms of the floor, the fused optimizer, the teacher's one call."""
     method, backbone = build_method(cfg, device), build_backbone(cfg, device)
-    wrapper = _optimizer(cfg, method)
+    wrapper = build_optimizer(cfg, method)
     dtype = torch.bfloat16 if wrapper.precision == "bf16" else None
     side = max(view.size for view in build_dataset(cfg).transform.views_at(0))
     view = torch.randn(cfg.train_dataloader.batch_size, 3, side, side, device=device)
@@ -131,7 +129,8 @@ def of_the_step(cfg: Config, device: torch.device) -> Pairs:
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         one_by_one = copy.deepcopy(cfg)
         one_by_one.optim_wrapper.optimizer.foreach = False
-        pairs["optimizer"] = wrapper.optimizer.step, _optimizer(one_by_one, method).optimizer.step
+        plain = build_optimizer(one_by_one, method)
+        pairs["optimizer"] = wrapper.optimizer.step, plain.optimizer.step
     if hasattr(method, "teacher"):
         pairs["teacher"] = (
             partial(method.teacher.update, method),
@@ -156,12 +155,6 @@ def _step_seconds(name: str, config: dict) -> float:
     start = time.perf_counter()
     _steps[name]()
     return time.perf_counter() - start
-
-
-def _optimizer(cfg: Config, method: Method) -> OptimWrapper:
-    """The optimizer alone: its steps move neither teacher nor queue."""
-    with our_scope():
-        return build_optim_wrapper(method, cfg.optim_wrapper)
 
 
 def _compare(

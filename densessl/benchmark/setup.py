@@ -1,7 +1,7 @@
 """The parts of a training, built from its config as training builds them, without its runner."""
 
 import io
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from PIL import Image
 from densessl.datasets import collate_views
 from densessl.engine.compiling import compile_networks
 from densessl.engine.config import load_config, set_runtime_defaults
-from densessl.engine.hooks import follow_steps
 from densessl.models.methods.base import Method
 from densessl.registry import DATASETS, MODELS, TRANSFORMS
 from densessl.structures import SampleKey, ViewBatch
@@ -44,11 +43,9 @@ def recipe(
     return cfg
 
 
-@contextmanager
-def our_scope():
+def our_scope() -> AbstractContextManager:
     """Makes names ours that mmengine looks up, whatever ran before in the process."""
-    with DefaultScope.overwrite_default_scope("densessl"):
-        yield
+    return DefaultScope.overwrite_default_scope("densessl")
 
 
 def build_dataset(cfg: Config):
@@ -80,11 +77,9 @@ def build_backbone(cfg: Config, device: torch.device) -> torch.nn.Module:
 
 
 def build_optimizer(cfg: Config, method: Method) -> OptimWrapper:
-    """The optimizer wrapper of ``cfg``; ``method`` hears of every step."""
+    """The optimizer wrapper of ``cfg``; ``method`` does not hear of its steps."""
     with our_scope():
-        wrapper = build_optim_wrapper(method, cfg.optim_wrapper)
-    follow_steps(method, wrapper.optimizer)
-    return wrapper
+        return build_optim_wrapper(method, cfg.optim_wrapper)
 
 
 def images_per_step(cfg: Config) -> int:

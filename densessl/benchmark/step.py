@@ -15,6 +15,7 @@ from densessl.benchmark.setup import (
     images_per_step,
     synthetic_batch,
 )
+from densessl.engine.hooks import follow_steps
 from densessl.memory import keep_freed_memory
 from densessl.structures import ViewBatch
 
@@ -45,6 +46,7 @@ class TrainingStep:
             keep_freed_memory()
         self.method = build_method(cfg, device)
         self.wrapper = build_optimizer(cfg, self.method)
+        follow_steps(self.method, self.wrapper.optimizer)
         self.augment = self.method.data_preprocessor
         self.raw = self.augment.cast_data(synthetic_batch(cfg))
         self.batch = self.augment(self.raw, True)["batch"]

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from densessl.benchmark.setup import build_method, build_optimizer, recipe, synthetic_batch
 from densessl.engine.config import config_folder
+from densessl.engine.hooks import follow_steps
 from densessl.models.memory import NoiseContrast
 
 SMALL = sorted(path.name for path in config_folder().glob("*/*_r18*_folder.py"))
@@ -61,6 +62,7 @@ def test_a_step_stays_on_the_gpu_and_asks_it_nothing(name, monkeypatch, request)
         if isinstance(part, NoiseContrast):
             part._estimated = True  # Z is asked for once
     wrapper, types = build_optimizer(cfg, method), set()
+    follow_steps(method, wrapper.optimizer)
     for part in method.modules():
         if isinstance(part, nn.Conv2d):
             part.register_forward_hook(lambda *call: types.add(call[-1].dtype))
