@@ -19,7 +19,7 @@ from densessl.numeric import spaced
 from densessl.registry import DATASETS, TRANSFORMS
 from densessl.structures import SampleKey, ViewBatch
 from densessl.suggest import did_you_mean
-from densessl.transforms.decode import EXTENSIONS, ImageError, read_image
+from densessl.transforms.decode import EXTENSIONS, ImageError, read_file, read_image
 
 MAX_SUBSTITUTES = 10
 
@@ -72,11 +72,7 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
         Raises:
             ImageError: If the file cannot be read.
         """
-        try:
-            with open(self.path(index), "rb", buffering=0) as file:
-                return file.read()
-        except OSError as error:
-            raise ImageError(self.path(index), error.strerror or str(error)) from error
+        return read_file(self.path(index))
 
     def __getitem__(self, key: SampleKey) -> ViewBatch:
         """One sample: a ``ViewBatch`` whose views lack the batch axis, the rest plain numbers."""

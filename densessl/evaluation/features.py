@@ -21,7 +21,7 @@ from densessl.transfer.export import load_source
 from densessl.transfer.finetune.inits import RANDOM, SUPERVISED, file_sha256, torchvision_file
 from densessl.transfer.source import IMAGENET_INPUT, SourceBackbone
 from densessl.transfer.targets.base import describe, fixed_size
-from densessl.transforms.decode import ImageError, decode_scale, image_size, read_image
+from densessl.transforms.decode import ImageError, decode_scale, image_size, read_file, read_image
 from densessl.transforms.functional import normalize
 from densessl.transforms.lab import rgb_to_lab
 from densessl.transforms.views import crop_and_resize
@@ -181,7 +181,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 def centre_crop(sample: Sample, size: int) -> Tensor:
     """The middle of the image, or all of the sample's box, as (size, size, 3) uint8."""
-    data = Path(sample.path).read_bytes()
+    data = read_file(sample.path)
     width, height = image_size(data)
     if sample.box is None:
         side = CENTRE * min(width, height)
@@ -199,7 +199,7 @@ def centre_crop(sample: Sample, size: int) -> Tensor:
 
 def whole_image(sample: Sample, size: int) -> Tensor:
     """All of the image, its longer side ``size``, padded right or below: (size, size, 3) uint8."""
-    data = Path(sample.path).read_bytes()
+    data = read_file(sample.path)
     longer = max(image_size(data))
     image = read_image(data, decode_scale([longer], size))
     height, width, _ = image.shape
@@ -222,9 +222,8 @@ class _Pictures(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
         try:
             return self.cut(self.samples[index]), ""
-        except (ImageError, OSError) as error:
-            reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
-            return self.empty, f"{self.samples[index].path}: {reason or error}"
+        except ImageError as error:
+            return self.empty, f"{self.samples[index].path}: {error.reason}"
 
 
 def extract(

@@ -45,6 +45,19 @@ class ImageError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
+def read_file(path: str | os.PathLike) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        raise ImageError(os.fspath(path), error.strerror or str(error)) from error
+
+
 def read_image(source: Source, scale_hint: float = 1.0) -> np.ndarray:
     """Decodes an image to RGB, upright as its EXIF orientation says.
 
@@ -151,9 +164,7 @@ def _errors_of(source: Source):
         raise ImageError(name, "there is no such file") from error
     except Image.UnidentifiedImageError as error:
         raise ImageError(name, "not an image of a known format") from error
-    except (
-        Exception
-    ) as error:  # Pillow's readers raise a dozen kinds, struct.error and IndexError among them
+    except Exception as error:  # Pillow's readers raise a dozen kinds, struct.error among them
         raise ImageError(name, str(error) or type(error).__name__) from error
 
 

@@ -17,6 +17,7 @@ from densessl.datasets import collate_views
 from densessl.evaluation.features import evaluating, load_frozen
 from densessl.structures import SampleKey, ViewBatch
 from densessl.transforms import MultiView
+from densessl.transforms.decode import read_file
 from densessl.transforms.functional import hflip
 from densessl.visualization.pictures import grid_of_axes, named_if_broken, show, some_images
 
@@ -59,7 +60,7 @@ def show_correspondence(
     samples = []
     for index, path in enumerate(paths):
         with named_if_broken(path):
-            views, records = make(path.read_bytes(), SampleKey(seed, 0, index))
+            views, records = make(read_file(path), SampleKey(seed, 0, index))
         samples.append(ViewBatch(views, records, index, -1))
     batch = collate_views(samples).unpack()
     crops = [

@@ -35,10 +35,10 @@ def named_if_broken(path: str | Path) -> Iterator[None]:
     """Turns what is wrong with an image into advice."""
     try:
         yield
-    except (ImageError, OSError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+    except ImageError as error:
         raise UserError(
-            f"{path} cannot be read: {reason}.", "take it out of the folder, or change --count"
+            f"{path} cannot be read: {error.reason}.",
+            "take it out of the folder, or change --count",
         ) from error
 
 
