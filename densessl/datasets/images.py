@@ -177,13 +177,8 @@ def is_image(path: str) -> bool:
 
 
 def walk_images(root: Path) -> list[str]:
-    """All of ``images_below``, sorted."""
-    return sorted(images_below(root))
-
-
-def images_below(root: Path) -> Iterator[str]:
-    """Images below ``root``, see ``files_below``."""
-    return files_below(root, is_image)
+    """All images below ``root``, sorted; see ``files_below``."""
+    return sorted(files_below(root, is_image))
 
 
 def files_below(root: Path, wanted: Callable[[str], bool]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from densessl.datasets.images import files_below, images_below
+from densessl.datasets.images import files_below, is_image
 from densessl.datasets.shards import is_shard
 from densessl.engine.checks import check_config
 from densessl.errors import UserError
@@ -141,8 +141,8 @@ def use_images(cfg: Config, folder: str | Path) -> None:
     dataset = cfg.train_dataloader.dataset
     kept = {key: dataset[key] for key in ("transform", "max_broken") if key in dataset}
     root = Path(folder).expanduser()
-    shards = root.is_dir() and not any(images_below(root)) and any(files_below(root, is_shard))
-    kind = "TarShards" if shards else "ImageFolder"
+    imageless = root.is_dir() and not any(files_below(root, is_image))
+    kind = "TarShards" if imageless and any(files_below(root, is_shard)) else "ImageFolder"
     cfg.train_dataloader.dataset = dict(type=kind, root=str(folder), **kept)
 
 
