@@ -9,13 +9,14 @@ import json
 import os
 import tarfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from densessl.datasets.images import ImageDataset, existing, files_below, is_image, walk_images
 from densessl.errors import UserError
-from densessl.files import make_folder
+from densessl.files import make_folder, open_atomically
 from densessl.registry import DATASETS
 from densessl.transforms.decode import ImageError
 
@@ -112,12 +113,8 @@ def read_index(shard: str | Path) -> dict[str, list]:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     index = make_index(shard)
-    partial = beside.with_name(f"{beside.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(index))
-        os.replace(partial, beside)
-    except OSError:  # a folder of somebody else's
-        partial.unlink(missing_ok=True)
+    with suppress(UserError), open_atomically(beside) as file:  # not in a folder of somebody else's
+        file.write(json.dumps(index).encode())
     return index
 
 
