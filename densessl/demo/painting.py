@@ -185,8 +185,8 @@ def _pose(rng: np.random.Generator, size: int, radius: float) -> np.ndarray:
 
 def _paint_layer(
     rng: np.random.Generator, size: int, label: int | None, radius: float, palette: list[np.ndarray]
-) -> _Layer | None:
-    """Poses, textures and shades one shape; None if nothing of it falls into the frame."""
+) -> _Layer:
+    """Poses, textures and shades one shape, whose middle is in the frame."""
     outline = decoy(rng) if label is None else OUTLINES[label]
     pose = _pose(rng, size, radius)
     corners = pose @ np.array([[-1.1, 1.1, 1.1, -1.1], [-1.1, -1.1, 1.1, 1.1], [1, 1, 1, 1]])
@@ -215,8 +215,6 @@ def _paint_layer(
     shade *= 1 - rng.uniform(0, 0.45) * np.clip(1 + distance / 0.16, 0, 1)  # darker towards the rim
     colour = _blend(first, second, weight) * shade
     rows, cols = slice(max(y0, 0), min(y1, size)), slice(max(x0, 0), min(x1, size))
-    if rows.start >= rows.stop or cols.start >= cols.stop:
-        return None
     inner = (slice(rows.start - y0, rows.stop - y0), slice(cols.start - x0, cols.stop - x0))
     share = float(alpha[inner].sum() / max(alpha.sum(), 1e-4))
     return _Layer(alpha[inner], colour[:, *inner], rows, cols, label, share)
@@ -241,8 +239,6 @@ def _arrange(
         for _ in range(6):
             radius = size * float(np.exp(rng.uniform(np.log(0.16), np.log(0.34))))
             layer = _paint_layer(rng, size, label, radius, palette)
-            if layer is None:
-                continue
             area = float(layer.alpha.sum())
             if label is not None and (layer.inside_share < 0.6 or area < smallest):
                 continue
@@ -274,11 +270,10 @@ def _lay(
         ImageFilter.BoxBlur(blur)
     )
     shadow = np.asarray(shadow, np.float32) / 255
-    rows = slice(max(y0, 0), max(min(y0 + shadow.shape[0], size), 0))
-    cols = slice(max(x0, 0), max(min(x0 + shadow.shape[1], size), 0))
-    if rows.start < rows.stop and cols.start < cols.stop:
-        part = shadow[rows.start - y0 : rows.stop - y0, cols.start - x0 : cols.stop - x0]
-        canvas[:, rows, cols] *= 1 - strength * part
+    rows = slice(max(y0, 0), min(y0 + shadow.shape[0], size))
+    cols = slice(max(x0, 0), min(x0 + shadow.shape[1], size))
+    part = shadow[rows.start - y0 : rows.stop - y0, cols.start - x0 : cols.stop - x0]
+    canvas[:, rows, cols] *= 1 - strength * part
     under = canvas[:, layer.rows, layer.cols]
     canvas[:, layer.rows, layer.cols] = _blend(under, layer.colour, layer.alpha)
 
