@@ -29,7 +29,7 @@ from densessl.transfer.finetune.harness import _fit_backbone
 from densessl.transfer.finetune.inits import Init, check_inits, prepare_init, tensors_of
 from densessl.transfer.finetune.job import RecordHook, _latest_checkpoint, explain
 from densessl.transfer.finetune.plan import alone_in, check_request, open_plan, runs_of
-from densessl.transfer.finetune.processes import Clock
+from densessl.transfer.finetune.processes import rest
 from densessl.transfer.mm.precise_bn import PreciseBNHook
 from densessl.transfer.source import IMAGENET_INPUT
 from tests.transfer.checkpoints import write_checkpoint
@@ -381,10 +381,8 @@ def test_progress_is_said_and_a_dead_job_is_recorded(tmp_path, monkeypatch, caps
 
 
 def test_jobs_side_by_side_share_the_time_that_is_left():
-    clock = Clock()
-    assert clock.rest(5.0, 4, 2, this=8.0) == 5 + 4 * 8 / 2  # none has ended: as long as this one
-    clock.seconds += [10.0, 20.0]
-    assert clock.rest(5.0, 4, 2, this=8.0) == 5 + 4 * 15 / 2
+    assert rest([], 5.0, 4 / 2, this=8.0) == 5 + 2 * 8  # none has ended: as long as this one
+    assert rest([10.0, 20.0], 5.0, 4 / 2, this=8.0) == 5 + 2 * 15
 
 
 def test_an_error_of_a_data_worker_is_its_last_line():

@@ -54,7 +54,8 @@ def run_all(
     """
     waiting = [(number, run) for number, run in enumerate(runs, 1)]
     running: list[Process] = []
-    clock, total = Clock(), len(runs)
+    ended: list[float] = []  # seconds of each finished job, for the estimate
+    total = len(runs)
     with _signals() as received:
         try:
             while (waiting or running) and not received:
@@ -73,10 +74,10 @@ def run_all(
                 time.sleep(0.2)
                 for process in list(running):
                     if process.popen.poll() is None:
-                        _speak(process, total, clock, len(waiting), jobs)
+                        _speak(process, total, ended, len(waiting) / jobs)
                         continue
                     running.remove(process)
-                    _finish(process, total, clock)
+                    _finish(process, total, ended)
                     after_each()
         finally:
             _stop(running)
@@ -85,16 +86,10 @@ def run_all(
             raise SystemExit(128 + received[0])
 
 
-class Clock:
-    """Seconds of the finished jobs, for the estimate."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def rest(self, left_here: float, waiting: int, jobs: int, this: float) -> float:
-        """Seconds until everything is done."""
-        each = sum(self.seconds) / len(self.seconds) if self.seconds else this
-        return left_here + waiting * each / jobs
+def rest(ended: list[float], here: float, turns: float, this: float) -> float:
+    """Seconds until everything is done: ``here`` of a running job, and then ``turns`` jobs more,
+    each like those that have ``ended``, or for want of them as long as ``this``."""
+    return here + turns * (sum(ended) / len(ended) if ended else this)
 
 
 def is_done(folder: Path) -> bool:
@@ -137,7 +132,7 @@ def _spawn(folder: Path, slot: int, jobs: int) -> subprocess.Popen:
         )
 
 
-def _speak(process: Process, total: int, clock: Clock, waiting: int, jobs: int) -> None:
+def _speak(process: Process, total: int, ended: list[float], turns: float) -> None:
     if time.time() - process.spoke < SPEAK_EVERY:
         return
     progress = read_json(process.folder / "progress.json")
@@ -145,7 +140,7 @@ def _speak(process: Process, total: int, clock: Clock, waiting: int, jobs: int) 
         return
     process.spoke, process.told = time.time(), progress
     speed, here = progress["seconds_per_iter"], progress["seconds_left"]
-    this = progress["total"] * speed
+    left = rest(ended, here, turns, progress["total"] * speed)
     loss = "" if progress["loss"] is None else f", loss {progress['loss']:.3f}"
     latest = progress["latest"]
     metric = ""
@@ -155,12 +150,12 @@ def _speak(process: Process, total: int, clock: Clock, waiting: int, jobs: int) 
     print(
         f"[{process.number}/{total}] {process.run.title}: {progress['phase']} "
         f"{progress['iter']}/{progress['total']}{loss}{metric}, {speed:.2f} s/it, "
-        f"left: this job {duration(here)}, all {duration(clock.rest(here, waiting, jobs, this))}",
+        f"left: this job {duration(here)}, all {duration(left)}",
         flush=True,
     )
 
 
-def _finish(process: Process, total: int, clock: Clock) -> None:
+def _finish(process: Process, total: int, ended: list[float]) -> None:
     result = read_json(process.folder / "result.json")
     if result is None:
         code = process.popen.returncode
@@ -170,7 +165,7 @@ def _finish(process: Process, total: int, clock: Clock) -> None:
         result = dict(status="failed", error=f"The job {reason}")
         write_json(result, process.folder / "result.json")
     if result["status"] == "done":
-        clock.seconds.append(result["seconds"])
+        ended.append(result["seconds"])
         values = ", ".join(f"{name} {value:.2f}" for name, value in result["metrics"].items())
         text = f"done in {duration(result['seconds'])}: {values}"
     else:
