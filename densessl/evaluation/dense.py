@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densessl.evaluation.knn import knn_classify
 from densessl.evaluation.metrics import IGNORED, confusion_matrix
-from densessl.evaluation.probes import PENALTY, fit_linear
+from densessl.evaluation.probes import fit_linear
 from densessl.numeric import spaced
 
 BANK = 100_000
@@ -30,7 +30,6 @@ def dense_probe(
     val_maps: Tensor,
     val_masks: Iterable[Tensor],
     num_classes: int,
-    penalty: float = PENALTY,
     device: torch.device | None = None,
 ) -> Tensor:
     """A 1x1 convolution on frozen maps, its scores resized bilinearly to the mask.
@@ -45,7 +44,6 @@ def dense_probe(
         val_maps: (M, C, h, w).
         val_masks: M masks.
         num_classes: K.
-        penalty: Weight decay, see ``fit_linear``.
         device: Where to compute, a map of ``val_maps`` at a time; by default where ``train_maps``
             are.
 
@@ -54,7 +52,7 @@ def dense_probe(
     """
     cells = labelled_cells(train_maps, train_masks, num_classes)
     features = cells.features.to(device)
-    classifier = fit_linear(features, cells.shares, cells.pixels, penalty=penalty)
+    classifier = fit_linear(features, cells.shares, cells.pixels)
     scores = (classifier(each.to(features.device).movedim(0, -1)) for each in val_maps)
     return confusion_of_cells(scores, val_masks, num_classes)
 

@@ -81,7 +81,6 @@ def linear_probe(
     labels: Tensor,
     queries: Tensor,
     num_classes: int,
-    penalty: float = PENALTY,
     device: torch.device | None = None,
 ) -> Tensor:
     """Scores of a linear classifier.
@@ -92,7 +91,6 @@ def linear_probe(
             does not count, -1.
         queries: (M, C).
         num_classes: K.
-        penalty: Weight decay, see ``fit_linear``.
         device: Where to compute; by default where ``bank`` is.
 
     Returns:
@@ -100,8 +98,8 @@ def linear_probe(
     """
     features = bank.to(device)
     if labels.dim() == 2:
-        classifier = fit_linear(features, labels.clamp(min=0), labels >= 0, True, penalty=penalty)
+        classifier = fit_linear(features, labels.clamp(min=0), labels >= 0, several=True)
     else:
         targets, ones = F.one_hot(labels, num_classes), torch.ones_like(labels)
-        classifier = fit_linear(features, targets, ones, penalty=penalty)
+        classifier = fit_linear(features, targets, ones)
     return classifier(queries.to(features.device)).to(queries.device)
