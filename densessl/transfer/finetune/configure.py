@@ -99,10 +99,9 @@ def fit_data(cfg: Config, data: LabelledData) -> None:
 def move_data_root(cfg: Config, folder: Path) -> None:
     """Replaces the published set's usual place (data/...) by ``folder`` wherever it stands."""
     roots = {d.data_root for d in _datasets(cfg.train_dataloader.dataset)}
+    loaders = ("train_dataloader", "val_dataloader", "test_dataloader")
     for old in roots:
-        for part in ("train_dataloader", "val_dataloader", "test_dataloader"):
-            _replace_prefix(cfg[part], old, folder)
-        for part in ("val_evaluator", "test_evaluator"):
+        for part in (*loaders, "val_evaluator", "test_evaluator"):
             _replace_prefix(cfg[part], old, folder)
 
 
