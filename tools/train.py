@@ -76,9 +76,8 @@ def main(argv: list[str] | None = None) -> int:
 if __name__ == "__main__":
     code = main()
     if torch.distributed.is_initialized():
-        if (
-            code != 2
-        ):  # else perhaps of this rank alone: the others wait, torchrun ends them after it
+        # Code 2 may be of this rank alone: the others wait, and torchrun ends them after it.
+        if code != 2:
             torch.distributed.destroy_process_group()
         # gloo's threads may still drop tensors of Python's, which aborts where Python ends first.
         logging.shutdown()
