@@ -8,7 +8,6 @@ from PIL import Image, ImageDraw
 
 from densessl.lettering import font, short
 
-MAX_ROWS = 8
 _CELL, _GAP, _HEAD = 240, 8, 28
 
 
@@ -30,7 +29,7 @@ def collect(result: dict, root: Path) -> dict | None:
     columns = {name: {Path(p).stem: p for p in paths} for name, paths in drawn.items() if paths}
     if not columns:
         return None
-    images = list(dict.fromkeys(stem for paths in columns.values() for stem in paths))[:MAX_ROWS]
+    images = dict.fromkeys(stem for paths in columns.values() for stem in paths)
     rows = [
         [_cell(root, paths.get(stem), f"{stem}: {name}") for name, paths in columns.items()]
         for stem in images
