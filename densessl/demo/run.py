@@ -13,7 +13,7 @@ from densessl.demo.scenes import render_scenes
 from densessl.engine.pretrain import pretrain
 from densessl.environment import cores
 from densessl.errors import UserError
-from densessl.files import make_folder
+from densessl.files import make_folder, write_json
 from densessl.numeric import spaced
 from densessl.transfer.export import export_checkpoint
 from densessl.transfer.finetune import finetune
@@ -98,15 +98,16 @@ def run_demo(out_dir: str | Path, data: str | Path | None = None) -> Path:
         _say("1/5 rendering scenes")
         data = render_scenes(out / "scenes", progress=_every(200, "images"), **plan.scenes)
     images = _pretraining_images(Path(data), out, plan.steps * plan.batch_size)
-    steps = _epochs(plan, len(images)) * (len(images) // plan.batch_size)
+    epochs = max(1, round(plan.steps * plan.batch_size / len(images)))
+    steps = epochs * (len(images) // plan.batch_size)
 
     _say(f"2/5 pretraining DenseCL, R18, {steps} steps on {len(images)} images without labels")
-    checkpoint, info = _pretrain(out, Path(data), plan, len(images))
+    info = _pretrain(out, Path(data), plan, images=len(images), epochs=epochs, steps=steps)
 
     _say("3/5 converting the backbone and proving the conversion")
     exported = out / "backbone.pth"
     if not exported.exists():
-        print(export_checkpoint(checkpoint, exported, to="mmdet").summary())
+        print(export_checkpoint(info["checkpoint"], exported, to="mmdet").summary())
 
     inits = {"densecl": str(exported), "random": "random"}
     results = []
@@ -177,7 +178,7 @@ def _claim(out: Path, plan: Plan, data: str | Path | None) -> None:
             f"{out} already holds something else.", "give another folder: make demo OUT=DIR ..."
         )
     make_folder(out)
-    marker.write_text(json.dumps(claim, indent=1))
+    write_json(claim, marker)
 
 
 def _pretraining_images(data: Path, out: Path, most: int) -> list[str]:
@@ -200,17 +201,12 @@ def _pretraining_images(data: Path, out: Path, most: int) -> list[str]:
     return images
 
 
-def _epochs(plan: Plan, num_images: int) -> int:
-    return max(1, round(plan.steps * plan.batch_size / num_images))
-
-
-def _pretrain(out: Path, data: Path, plan: Plan, num_images: int) -> tuple[Path, dict]:
+def _pretrain(out: Path, data: Path, plan: Plan, images: int, epochs: int, steps: int) -> dict:
+    """What the report says about the pretraining, which is done unless it was before."""
     work_dir, summary = out / "pretraining", out / "pretraining.json"
     if summary.exists():
-        info = json.loads(summary.read_text())
-        return Path(info["checkpoint"]), info
+        return json.loads(summary.read_text())
     started = time.time()
-    epochs = _epochs(plan, num_images)
     checkpoint = pretrain(
         CONFIG,
         work_dir=work_dir,
@@ -239,9 +235,9 @@ def _pretrain(out: Path, data: Path, plan: Plan, num_images: int) -> tuple[Path,
         checkpoint=str(checkpoint),
         method="DenseCL",
         architecture="ResNet-18",
-        images=num_images,
+        images=images,
         epochs=epochs,
-        steps=epochs * (num_images // plan.batch_size),
+        steps=steps,
         seconds=time.time() - started,
         loss_curve=[
             dict(step=entry["step"], loss=entry["loss"], chance=entry["log(K+1)"]) for entry in log
@@ -251,5 +247,5 @@ def _pretrain(out: Path, data: Path, plan: Plan, num_images: int) -> tuple[Path,
             f"{log[-1]['match_chance']:.0%})"
         },
     )
-    summary.write_text(json.dumps(info, indent=1))
-    return checkpoint, info
+    write_json(info, summary)
+    return info
