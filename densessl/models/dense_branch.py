@@ -42,7 +42,7 @@ class DenseBranch:
         loss_lambda: float = 0.5,
         warmup_steps: int = 0,
     ):
-        match = match or dict(type="FeatureMatch", _scope_="densessl")
+        match = match or dict(type="FeatureMatch")
         self.head, self.predictor = head, predictor
         self.match = MODELS.build(match) if isinstance(match, dict) else match
         self.grid = grid

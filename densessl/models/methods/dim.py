@@ -17,9 +17,7 @@ from densessl.structures import ViewBatch
 from densessl.suggest import did_you_mean
 
 ESTIMATORS = dict(jsd=jsd, infonce=location_nce, dv=donsker_varadhan)
-DISCRIMINATOR = dict(
-    type="GlobalHead", hidden_channels=(1000, 200), out_channels=1, _scope_="densessl"
-)
+DISCRIMINATOR = dict(type="GlobalHead", hidden_channels=(1000, 200), out_channels=1)
 UNIFORM_STEPS = 2**24  # what float32 tells apart in [0, 1)
 
 

@@ -40,7 +40,7 @@ class TwoView(Method):
     ):
         super().__init__(backbone, data_preprocessor)
         self.head = self.build_head(head)
-        loss = loss or dict(self.own_loss, _scope_="densessl")
+        loss = loss or self.own_loss
         self.criterion = MODELS.build(loss) if isinstance(loss, dict) else loss
         attach_dense(self, dense)
 
