@@ -1,11 +1,10 @@
-"""Renders the demo's data set: synthetic scenes in VOC and COCO layout, the same bytes for a seed.
+"""Renders the demo's data set: synthetic scenes in VOC's layout, the same bytes for a seed.
 
 Layout of the folder::
 
     JPEGImages/*.jpg  Annotations/*.xml    VOC: boxes 1-based and inclusive
     SegmentationClass/*.png                VOC: class indices in a palette image, 255 is void
     ImageSets/{Main,Segmentation}/{train,val}.txt
-    coco/instances_{train,val}.json        COCO: xywh boxes, uncompressed RLE masks
     unlabelled/*.jpg                       for pretraining; no image of train or val
     labels.txt                             class names in index order, background first
     scenes.json                            the parameters
@@ -122,20 +121,18 @@ def _write_all(
     seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "coco", "unlabelled"):
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "unlabelled"):
         (root / folder).mkdir()
     (root / "labels.txt").write_text("\n".join(("background", *CLASSES)) + "\n")
     total, done = sum(counts.values()), 0
     first = 1
     for split in ("train", "val"):
-        coco = _CocoSplit()
         names = [f"{first + i:06d}" for i in range(counts[split])]
         for name, scene in zip(names, _scenes(split, counts[split], size, seed), strict=True):
             _save_jpeg(scene, root / "JPEGImages" / f"{name}.jpg")
             _segmentation_png(scene).save(root / "SegmentationClass" / f"{name}.png")
             boxes = [_box(scene.ids == k + 1) for k in range(len(scene.labels))]
             (root / "Annotations" / f"{name}.xml").write_text(_voc_xml(name, scene, boxes))
-            coco.add(name, scene, boxes)
             done += 1
             if progress:
                 progress(done, total)
@@ -145,7 +142,6 @@ def _write_all(
             (root / "ImageSets" / task / f"{split}.txt").write_text(
                 "".join(f"{n}\n" for n in names)
             )
-        (root / "coco" / f"instances_{split}.json").write_text(json.dumps(coco.content))
     for i, scene in enumerate(_scenes("unlabelled", counts["unlabelled"], size, seed)):
         _save_jpeg(scene, root / "unlabelled" / f"u{i + 1:06d}.jpg")
         done += 1
@@ -216,46 +212,3 @@ def _voc_xml(name: str, scene: Scene, boxes: list[tuple[int, int, int, int]]) ->
             f"\n\t\t\t<xmax>{x + w}</xmax>\n\t\t\t<ymax>{y + h}</ymax>\n\t\t</bndbox>\n\t</object>"
         )
     return "\n".join([*lines, "</annotation>\n"])
-
-
-class _CocoSplit:
-    """Collects the images and annotations of one split in COCO's instance format."""
-
-    def __init__(self) -> None:
-        self.content: dict = {
-            "info": {"description": "densessl scenes"},
-            "licenses": [],
-            "images": [],
-            "annotations": [],
-            "categories": [
-                {"id": i + 1, "name": n, "supercategory": "shape"} for i, n in enumerate(CLASSES)
-            ],
-        }
-
-    def add(self, name: str, scene: Scene, boxes: list[tuple[int, int, int, int]]) -> None:
-        height, width = scene.ids.shape
-        image_id = int(name)
-        self.content["images"].append(
-            {"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height}
-        )
-        for k, (label, box) in enumerate(zip(scene.labels, boxes, strict=True)):
-            mask = scene.ids == k + 1
-            self.content["annotations"].append(
-                {
-                    "id": len(self.content["annotations"]) + 1,
-                    "image_id": image_id,
-                    "category_id": label + 1,
-                    "bbox": list(box),
-                    "area": int(mask.sum()),
-                    "segmentation": {"size": [height, width], "counts": _run_lengths(mask)},
-                    "iscrowd": 0,
-                }
-            )
-
-
-def _run_lengths(mask: np.ndarray) -> list[int]:
-    """COCO's uncompressed RLE: run lengths in column order, the first one (maybe 0) of zeros."""
-    flat = mask.ravel(order="F")
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
-    return [0, *runs] if flat[0] else runs
