@@ -92,6 +92,8 @@ def test_orders_depend_on_the_seed_alone_and_may_be_all_there_are():
 def test_more_orders_than_there_are_are_refused():
     with pytest.raises(UserError, match="model.num_permutations is 362881; 9 tiles have 362880"):
         jigsaw(num_permutations=362881, num_patches=9)
+    with pytest.raises(UserError, match="model.num_patches is 16"):
+        jigsaw(num_patches=16)
     with pytest.raises(ValueError, match="25 permutations of 4"):
         distant_permutations(25, 4, 0)
 

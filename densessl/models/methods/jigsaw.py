@@ -26,11 +26,11 @@ class Jigsaw(Method):
         backbone: Config or module; tiles go through it one by one.
         head: Config or module of a tile's head; a ReLU follows it.
         num_permutations: Orders to tell apart, P.
-        num_patches: Tiles of an image.
+        num_patches: Tiles of an image, at most 9.
         seed: Of the choice of orders.
 
     Raises:
-        UserError: If there are not so many orders.
+        UserError: If there are not so many orders, or too many tiles.
     """
 
     def __init__(
@@ -43,6 +43,8 @@ class Jigsaw(Method):
         data_preprocessor: dict | None = None,
     ):
         super().__init__(backbone, data_preprocessor)
+        if not 2 <= num_patches <= 9:  # all their orders are weighed
+            raise UserError(f"model.num_patches is {num_patches}.", "use 2 to 9 tiles")
         orders = math.factorial(num_patches)
         if not 2 <= num_permutations <= orders:
             raise UserError(
