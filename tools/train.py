@@ -15,7 +15,7 @@ from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
 from densessl.engine.pretrain import LAUNCHERS, pretrain
 from densessl.options import Parser, add_cfg_options, seed, tool
-from densessl.transfer.targets.base import natural_target
+from densessl.transfer.architecture import natural_target
 
 GO_ON = "Go on with the same command and --resume"
 

@@ -9,10 +9,10 @@ from torch import nn
 from densessl.errors import UserError
 from densessl.models.backbones import TimmBackbone
 from densessl.models.methods.base import Method
+from densessl.transfer.architecture import describe, images_for
 from densessl.transfer.coverage import compare_state
 from densessl.transfer.export import load_source
 from densessl.transfer.source import SourceBackbone
-from densessl.transfer.targets.base import describe, images_for
 
 
 def begin_with(filename: str, method: Method, logger: logging.Logger) -> None:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from densessl.checkpoint import load_checkpoint
 from densessl.errors import UserError
 from densessl.files import check_free_space
+from densessl.transfer.architecture import describe, images_for, is_mm
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.source import SourceBackbone, find_backbone
 from densessl.transfer.targets import get_target
-from densessl.transfer.targets.base import EXPORT_FORMAT, Target, describe, images_for, is_mm
+from densessl.transfer.targets.base import EXPORT_FORMAT, Target
 
 TOLERANCE = 1e-4
 STAGES = ("C2", "C3", "C4", "C5")

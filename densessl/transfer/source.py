@@ -12,10 +12,11 @@ from densessl.errors import UserError
 from densessl.models.backbones import MMBackbone, TimmBackbone, build_backbone
 from densessl.models.preprocessor import IMAGENET_MEAN, IMAGENET_STD
 from densessl.suggest import did_you_mean
+from densessl.transfer.architecture import is_mm, kind_of
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.importers import HEADS, recognise, take
 from densessl.transfer.targets import get_target
-from densessl.transfer.targets.base import EXPORT_FORMAT, is_mm, kind_of
+from densessl.transfer.targets.base import EXPORT_FORMAT
 from densessl.transfer.targets.openmmlab import bare
 
 IMAGENET_INPUT = dict(mean=[*IMAGENET_MEAN], std=[*IMAGENET_STD], channel_order="RGB")

@@ -15,10 +15,10 @@ import torchvision
 
 from densessl.errors import UserError
 from densessl.models.backbones import build_backbone
+from densessl.transfer.architecture import natural_target
 from densessl.transfer.coverage import compare_state
 from densessl.transfer.export import export_checkpoint, load_backbone, verify
 from densessl.transfer.targets import TARGETS, get_target
-from densessl.transfer.targets.base import natural_target
 from tests.transfer.checkpoints import TOOL, convert, random_backbone, write_checkpoint
 
 

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from densessl.checkpoint import load_checkpoint, save_atomically
 from densessl.errors import UserError
+from densessl.transfer.architecture import is_mm
 from densessl.transfer.coverage import Coverage, compare_state
 from densessl.transfer.export import export_checkpoint
 from densessl.transfer.importers import depth_in_names
 from densessl.transfer.source import IMAGENET_INPUT
-from densessl.transfer.targets.base import EXPORT_FORMAT, is_mm
+from densessl.transfer.targets.base import EXPORT_FORMAT
 from densessl.transfer.targets.openmmlab import bare
 
 RANDOM, SUPERVISED = "random", "supervised"

@@ -1,6 +1,6 @@
 """mmdet's backbones."""
 
-from densessl.transfer.targets.base import is_mm
+from densessl.transfer.architecture import is_mm
 from densessl.transfer.targets.openmmlab import OpenMMLabTarget
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from densessl.transfer.targets.base import as_resnet, is_mm
+from densessl.transfer.architecture import as_resnet, is_mm
 from densessl.transfer.targets.openmmlab import OpenMMLabTarget
 
 

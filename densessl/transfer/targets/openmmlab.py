@@ -12,13 +12,8 @@ from mmengine.config import ConfigDict
 from torch import nn
 
 from densessl.errors import UserError
-from densessl.transfer.targets.base import (
-    State,
-    Target,
-    is_mm,
-    missing_package,
-    numbers,
-)
+from densessl.transfer.architecture import is_mm
+from densessl.transfer.targets.base import State, Target, missing_package, numbers
 
 BEGINNINGS = ("init_cfg", "pretrained", "convert_weights")  # with which weights theirs begin
 NORM_CFGS = {"bn": {"type": "BN"}, "gn": {"type": "GN", "num_groups": 32}}

@@ -1,0 +1,109 @@
+"""What an architecture is, as checkpoints describe it: a dict that ``build_backbone`` takes."""
+
+import torch
+from torch import Tensor, nn
+
+from densessl.errors import UserError
+from densessl.models.backbones.resnet import LAYOUTS as RESNETS
+
+
+def kind_of(architecture: dict) -> str:
+    """The backbone's class, without the registry's name or the class's module."""
+    return architecture["type"].rpartition(".")[2]
+
+
+def is_mm(architecture: dict) -> bool:
+    """Whether it is a backbone of mmdet's or mmseg's, whose names are theirs already."""
+    return kind_of(architecture) == "MMBackbone"
+
+
+def options_of(architecture: dict) -> dict:
+    """What a timm backbone passes on to ``timm.create_model`` beside the name."""
+    return {k: v for k, v in architecture.items() if k not in ("type", "name", "out_indices")}
+
+
+def resnet_depth(architecture: dict, target: str) -> int:
+    """Depth of the plain ResNet that the architecture is.
+
+    timm's plain ResNets are torchvision's, tensor for tensor.
+
+    Raises:
+        UserError: It is none, so the target has no such backbone.
+    """
+    kind = kind_of(architecture)
+    if kind == "ResNet":
+        return architecture.get("depth", 50)
+    name = architecture.get("name", "").partition(".")[0]
+    if is_mm(architecture):
+        kind = architecture["model"]["type"]
+    # An option (another activation, a stride) may change the net without changing a name.
+    plain = not options_of(architecture)
+    for depth in RESNETS:
+        if plain and name == f"resnet{depth}":
+            return depth
+    raise UserError(
+        f"{target} has no backbone '{name or kind}' that takes these weights.",
+        f"To {target} you can export ResNet-18, 34, 50 and 101. Any timm backbone can be exported "
+        "with --to timm, and one of mmdet's or mmseg's with --to mmdet or mmseg.",
+    )
+
+
+def as_resnet(architecture: dict, target: str, dilated: bool = False) -> dict:
+    """The same ResNet as an architecture of ours, with or without mmseg's d8 dilation."""
+    dilation = (False, True, True) if dilated else None
+    return {
+        "type": "ResNet",
+        "depth": resnet_depth(architecture, target),
+        "replace_stride_with_dilation": dilation,
+        "norm": architecture.get("norm", "bn"),
+    }
+
+
+def natural_target(architecture: dict) -> str:
+    """The target that surely has this backbone: mmdet where it can."""
+    if is_mm(architecture):
+        return "mmseg" if architecture["model"]["type"].startswith("mmseg.") else "mmdet"
+    if "name" in architecture:
+        try:
+            resnet_depth(architecture, "mmdet")
+        except UserError:
+            return "timm"
+    return "mmdet"
+
+
+def describe(architecture: dict) -> str:
+    """``ResNet-50``, with its norm where that is not BatchNorm, or timm's or mm's name."""
+    if is_mm(architecture):
+        architecture = dict(architecture["model"], name=architecture["model"]["type"])
+    if "name" in architecture:
+        options = options_of(architecture)
+        return architecture["name"] + (f" {options}" if options else "")
+    norm = architecture.get("norm", "bn")
+    return f"{kind_of(architecture)}-{architecture.get('depth', 50)}" + (
+        "" if norm == "bn" else f" with norm {norm}"
+    )
+
+
+def fixed_size(model: nn.Module) -> tuple[int, int] | None:
+    """Height and width of the only images that a backbone takes; None if it takes any."""
+    if getattr(model, "fixed_size", None):
+        return model.fixed_size
+    inner = getattr(model, "model", None)
+    size = getattr(getattr(inner, "patch_embed", None), "img_size", None)
+    config = getattr(inner, "pretrained_cfg", None) or {}
+    if size is None and config.get("fixed_input_size"):
+        size = config["input_size"][1:]
+    return size and tuple(size)
+
+
+def images_for(model: nn.Module) -> Tensor:
+    """A fixed random batch in the size the model takes: 64 pixels, or its own fixed size.
+
+    Args:
+        model: Our backbone.
+
+    Returns:
+        (2, 3, H, W) float32.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 3, *(fixed_size(model) or (64, 64)), generator=generator)
