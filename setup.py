@@ -2,12 +2,14 @@
 
 import re
 import shutil
+import zlib
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+NORM_ACT = "densessl/models/backbones/norm_act.c"
 
 CORE = [
     "torch>=2.11,<2.12",
@@ -56,12 +58,12 @@ setup(
     # Spelt out, so that an editable install is a path: a finder loses to a checkout of this name.
     package_dir={"": "."},
     packages=find_packages(include=["densessl", "densessl.*"]),
-    package_data={"densessl": ["transfer/*.html"]},
+    package_data={"densessl": ["transfer/*.html", "models/backbones/*.c"]},
     # Without OpenMP among its libraries: see norm_act.py. Nothing needs it where it is not built.
     ext_modules=[
         Extension(
-            "densessl.models.backbones._norm_act",
-            ["densessl/models/backbones/norm_act.c"],
+            f"densessl.models.backbones._norm_act_{zlib.crc32((ROOT / NORM_ACT).read_bytes()):08x}",
+            [NORM_ACT],
             # Called only where a CPU has more than this: AVX512-bf16 or AMX.
             extra_compile_args=[
                 "-O3",

@@ -32,6 +32,7 @@ from densessl.benchmark.setup import (
 from densessl.benchmark.step import TrainingStep, floor_step
 from densessl.datasets import collate_views
 from densessl.losses.info_nce import attend, stream
+from densessl.models.backbones.norm_act import library
 from densessl.structures import SampleKey, ViewBatch
 from densessl.threads import one_thread
 from densessl.transforms.views import MultiView
@@ -121,7 +122,7 @@ def of_the_step(cfg: Config, device: torch.device) -> Pairs:
     pairs: Pairs = {"channels_last": (ours, partial(floor_step, twin, contiguous, dtype))}
     if dtype is not None:
         pairs["bf16"] = ours, partial(floor_step, backbone, last, None)
-        if device.type == "cpu":
+        if device.type == "cpu" and library() is not None:
             by_pytorch = norms_by_pytorch(build_backbone(cfg, device))
             pairs["norm_act"] = ours, partial(floor_step, by_pytorch, last, dtype)
     if "foreach" in inspect.signature(type(wrapper.optimizer)).parameters:

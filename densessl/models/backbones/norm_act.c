@@ -39,7 +39,7 @@ static void measure_tile(const bf16 *x, const float *origin, int64_t pixels, int
 
 // Inlined with constants for what may be NULL, so that the inner loop does not ask.
 INLINE void normalize_pixels(const bf16 *x, const bf16 *residual, const float *scale,
-                             const float *offset, int relu, int64_t pixels, int64_t channels,
+                             const float *offset, int64_t relu, int64_t pixels, int64_t channels,
                              bf16 *y) {
     for (int64_t at = 0; at < pixels * channels; at += channels)
 #pragma omp simd
@@ -51,10 +51,12 @@ INLINE void normalize_pixels(const bf16 *x, const bf16 *residual, const float *s
 }
 
 static void normalize_range(const bf16 *x, const bf16 *residual, const float *scale,
-                           const float *offset, int relu, int64_t pixels, int64_t channels,
-                           bf16 *y) {
-    if (residual)
+                            const float *offset, int64_t relu, int64_t pixels, int64_t channels,
+                            bf16 *y) {
+    if (residual && relu)
         normalize_pixels(x, residual, scale, offset, 1, pixels, channels, y);
+    else if (residual)
+        normalize_pixels(x, residual, scale, offset, 0, pixels, channels, y);
     else if (relu)
         normalize_pixels(x, NULL, scale, offset, 1, pixels, channels, y);
     else
@@ -93,7 +95,9 @@ static void differentiate_range(const bf16 *x, const bf16 *dy, const float *of_d
         }
 }
 
-static int64_t share(int64_t pixels, int thread, int threads) { return pixels * thread / threads; }
+static int64_t share(int64_t pixels, int64_t thread, int64_t threads) {
+    return pixels * thread / threads;
+}
 
 static void move_sums(float *sums, double *totals, int64_t count) {
     for (int64_t i = 0; i < count; i++) totals[i] += sums[i];
@@ -101,10 +105,10 @@ static void move_sums(float *sums, double *totals, int64_t count) {
 }
 
 // Totals of x - origin and of its square.
-void measure(const bf16 *x, const float *origin, int64_t pixels, int64_t channels, int threads,
+void measure(const bf16 *x, const float *origin, int64_t pixels, int64_t channels, int64_t threads,
              double *totals) {
 #pragma omp parallel for num_threads(threads)
-    for (int thread = 0; thread < threads; thread++) {
+    for (int64_t thread = 0; thread < threads; thread++) {
         float sums[2 * channels];
         memset(sums, 0, sizeof sums);
         int64_t end = share(pixels, thread + 1, threads);
@@ -116,11 +120,11 @@ void measure(const bf16 *x, const float *origin, int64_t pixels, int64_t channel
     }
 }
 
-// y = x * scale + offset + residual, and ReLU of it: always where there is a residual.
+// y = x * scale + offset + residual, or ReLU of it.
 void normalize(const bf16 *x, const bf16 *residual, const float *scale, const float *offset,
-               int relu, int64_t pixels, int64_t channels, int threads, bf16 *y) {
+               int64_t relu, int64_t pixels, int64_t channels, int64_t threads, bf16 *y) {
 #pragma omp parallel for num_threads(threads)
-    for (int thread = 0; thread < threads; thread++) {
+    for (int64_t thread = 0; thread < threads; thread++) {
         int64_t start = share(pixels, thread, threads), at = start * channels;
         normalize_range(x + at, residual ? residual + at : NULL, scale, offset, relu,
                         share(pixels, thread + 1, threads) - start, channels, y + at);
@@ -129,9 +133,9 @@ void normalize(const bf16 *x, const bf16 *residual, const float *scale, const fl
 
 // Totals of dy and of dy * (x - mean). Given y, dy counts where ReLU let it pass; that is `masked`.
 void sum_slopes(const bf16 *x, const bf16 *y, const bf16 *dy, const float *mean, int64_t pixels,
-                int64_t channels, int threads, bf16 *masked, double *totals) {
+                int64_t channels, int64_t threads, bf16 *masked, double *totals) {
 #pragma omp parallel for num_threads(threads)
-    for (int thread = 0; thread < threads; thread++) {
+    for (int64_t thread = 0; thread < threads; thread++) {
         float sums[2 * channels];
         memset(sums, 0, sizeof sums);
         int64_t end = share(pixels, thread + 1, threads);
@@ -147,10 +151,10 @@ void sum_slopes(const bf16 *x, const bf16 *y, const bf16 *dy, const float *mean,
 
 // dx = dy * of_dy + x * of_x + constant; dx may be dy.
 void differentiate(const bf16 *x, const bf16 *dy, const float *of_dy, const float *of_x,
-                   const float *constant, int64_t pixels, int64_t channels, int threads,
+                   const float *constant, int64_t pixels, int64_t channels, int64_t threads,
                    bf16 *dx) {
 #pragma omp parallel for num_threads(threads)
-    for (int thread = 0; thread < threads; thread++) {
+    for (int64_t thread = 0; thread < threads; thread++) {
         int64_t start = share(pixels, thread, threads), at = start * channels;
         differentiate_range(x + at, dy + at, of_dy, of_x, constant,
                             share(pixels, thread + 1, threads) - start, channels, dx + at);

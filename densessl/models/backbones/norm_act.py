@@ -1,8 +1,8 @@
 """BatchNorm, the sum with a residual and ReLU: together they are one pass over a map.
 
-PyTorch's own kernels of the three take half of a ResNet's step on a CPU whose convolutions run in
-bf16 (AVX512-bf16, AMX). Those of ``norm_act.c`` take a quarter of that: they read and write each
-value once a pass, in float between, as fast as memory allows. With n pixels a channel::
+PyTorch's own kernels of the three take half of a ResNet's step on a CPU whose convolutions use AMX.
+Those of ``norm_act.c`` take half of that: they read and write each value once a pass, in float
+between, as fast as memory allows. With n pixels a channel::
 
     scale = weight / std                      offset = bias - mean * scale
     y = relu(x * scale + offset + residual)
@@ -15,19 +15,26 @@ Source: BatchNorm (1502.03167), algorithm 1 and the gradients after it.
 """
 
 import ctypes
+import logging
 import sysconfig
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from densessl.precision import has_bf16
 
-LIBRARY = Path(__file__).with_name("_norm_act" + sysconfig.get_config_var("EXT_SUFFIX"))
+SOURCE = Path(__file__).with_suffix(".c")
+# Named after its source, so that one from before a change is not found.
+LIBRARY = SOURCE.with_name(
+    f"_norm_act_{zlib.crc32(SOURCE.read_bytes()):08x}{sysconfig.get_config_var('EXT_SUFFIX')}"
+)
 
 
 def norm_act(
@@ -38,7 +45,7 @@ def norm_act(
     Args:
         norm: BatchNorm, or any other layer that does not keep its output for the backward pass.
         x: (B, C, H, W).
-        residual: Of the shape of ``x``; only with ``relu``.
+        residual: Of the shape of ``x``.
         relu: Whether ReLU comes last.
     """
     if _one_pass(norm, x, residual):
@@ -51,26 +58,37 @@ def norm_act(
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """``norm_act.c``, where the package was built with a compiler and the CPU has bf16.
+    """``norm_act.c``, where the package was built with GCC and the CPU has bf16.
 
     It is linked with no OpenMP and finds the one that PyTorch has loaded: a second one would have
     threads of its own.
     """
+    if not has_bf16("cpu"):
+        return None
     try:
-        return ctypes.CDLL(str(LIBRARY)) if has_bf16("cpu") else None
+        return ctypes.CDLL(str(LIBRARY))
     except OSError:  # not built, or PyTorch's OpenMP is not that of the compiler
+        print_log(
+            "PyTorch computes the norms, which makes a step of a ResNet in bf16 a third longer: "
+            "install densessl again where there is GCC, and norm_act.c will",
+            "current",
+            logging.WARNING,
+        )
         return None
 
 
 def _one_pass(norm: nn.Module, x: Tensor, residual: Tensor | None) -> bool:
     return (
         type(norm) is nn.BatchNorm2d  # SyncBatchNorm is another
+        and type(x) is Tensor  # what torch.fx traces with is another
         and norm.training
+        and not (norm._forward_hooks or norm._forward_pre_hooks)
         and norm.affine
         and norm.weight.dtype == torch.float32
         and norm.momentum is not None
         and all(
-            part.dtype == torch.bfloat16
+            part.shape == x.shape
+            and part.dtype == torch.bfloat16
             and part.device.type == "cpu"
             and part.is_contiguous(memory_format=torch.channels_last)
             for part in (x, x if residual is None else residual)
@@ -103,10 +121,10 @@ class _NormAct(torch.autograd.Function):
         eps: float,
         relu: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        extent, pixels = _extent(x), x.numel() // x.shape[1]
+        pixels, totals = x.numel() // x.shape[1], _totals(x)
+        sizes = _sizes(x, totals)
         origin = x[0, :, 0, 0].float()  # squares of what lies near zero lose no digits
-        totals = _totals(x)
-        library().measure(_at(x), _at(origin), *extent, _at(totals))
+        library().measure(_at(x), _at(origin), *sizes, _at(totals))
         apart, square = totals.sum(0) / pixels
         mean = (apart + origin).float()
         variance = (square - apart**2).clamp(min=0).float()
@@ -115,7 +133,7 @@ class _NormAct(torch.autograd.Function):
         offset = bias - mean * scale
         y = torch.empty_like(x)
         library().normalize(
-            _at(x), _at(residual), _at(scale), _at(offset), int(relu), *extent, _at(y)
+            *map(_at, (x, residual, scale, offset)), ctypes.c_int64(relu), *sizes, _at(y)
         )
         ctx.save_for_backward(x, y if relu else None, weight, mean, std)
         ctx.has_residual = residual is not None
@@ -125,21 +143,23 @@ class _NormAct(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, weight, mean, std = ctx.saved_tensors
-        dy = dy.contiguous(memory_format=torch.channels_last)
-        extent, pixels = _extent(x), x.numel() // x.shape[1]
+        *maps, weight, mean, std = ctx.saved_tensors
+        # Hooks of saved tensors may have laid them out otherwise, and dy is as it comes.
+        x, y, dy = (
+            each if each is None else each.contiguous(memory_format=torch.channels_last)
+            for each in (*maps, dy)
+        )
+        pixels, totals = x.numel() // x.shape[1], _totals(x)
+        sizes = _sizes(x, totals)
         passed = dy if y is None else torch.empty_like(dy)
-        totals = _totals(x)
-        library().sum_slopes(_at(x), _at(y), _at(dy), _at(mean), *extent, _at(passed), _at(totals))
+        library().sum_slopes(*map(_at, (x, y, dy, mean)), *sizes, _at(passed), _at(totals))
         dbias, product = totals.sum(0).float()
         dweight = product / std
         scale = weight / std
         of_x = -scale * dweight / (std * pixels)
         constant = -scale * dbias / pixels - of_x * mean
         dx = passed if y is not None and not ctx.has_residual else torch.empty_like(dy)
-        library().differentiate(
-            _at(x), _at(passed), _at(scale), _at(of_x), _at(constant), *extent, _at(dx)
-        )
+        library().differentiate(*map(_at, (x, passed, scale, of_x, constant)), *sizes, _at(dx))
         return dx, passed if ctx.has_residual else None, dweight, dbias, None, None
 
 
@@ -147,12 +167,12 @@ def _at(part: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if part is None else part.data_ptr())
 
 
-def _extent(x: Tensor) -> tuple[ctypes.c_int64, ctypes.c_int64, ctypes.c_int]:
-    """Pixels, channels and threads."""
-    channels = x.shape[1]
-    threads = torch.get_num_threads()
-    return ctypes.c_int64(x.numel() // channels), ctypes.c_int64(channels), ctypes.c_int(threads)
-
-
 def _totals(x: Tensor) -> Tensor:
+    """Room for two sums a channel of each thread."""
     return torch.zeros(torch.get_num_threads(), 2, x.shape[1], dtype=torch.double)
+
+
+def _sizes(x: Tensor, totals: Tensor) -> tuple[ctypes.c_int64, ...]:
+    """Pixels, channels and threads."""
+    threads, _, channels = totals.shape
+    return tuple(map(ctypes.c_int64, (x.numel() // channels, channels, threads)))

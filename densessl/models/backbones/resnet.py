@@ -94,6 +94,9 @@ class ResNet(resnet.ResNet):
             norm_layer=NORMS[norm],
         )
         del self.fc, self.avgpool
+        for part in self.modules():  # norm_act calls none
+            if isinstance(part, resnet.ResNet | resnet.BasicBlock | resnet.Bottleneck):
+                del part.relu
         self.with_cp = with_cp
         self.out_indices = stages
         self.out_channels = tuple(64 * 2**i * block.expansion for i in self.out_indices)
