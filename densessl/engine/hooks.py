@@ -3,11 +3,14 @@
 import os
 import signal
 import threading
+from collections import deque
+from pathlib import Path
 from types import FrameType
 
 import torch
+from mmengine import hooks
 from mmengine.dist import all_gather_object, all_reduce, get_world_size, is_main_process
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from densessl.datasets.images import above_share, too_many_broken
@@ -97,6 +100,26 @@ class ThroughputHook(Hook):
 
 
 @HOOKS.register_module()
+class CheckpointHook(hooks.CheckpointHook):
+    """mmengine's, but the oldest checkpoint goes when the new one is there, not before."""
+
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        most = self.max_keep_ckpts
+        if most <= 0:
+            return super()._save_checkpoint_with_step(runner, step, meta)
+        self.keep_ckpt_ids = deque(self.keep_ckpt_ids)  # mmengine's drops ids that do not fit
+        self.max_keep_ckpts = most + 1
+        try:
+            super()._save_checkpoint_with_step(runner, step, meta)
+        finally:
+            self.max_keep_ckpts = most
+        while len(self.keep_ckpt_ids) > most:
+            old = Path(self.out_dir, self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
+            if is_main_process():
+                old.unlink(missing_ok=True)
+
+
+@HOOKS.register_module()
 class FiniteLossHook(Hook):
     """Stops a training whose loss is no longer a number, instead of wasting the night.
 
@@ -117,15 +140,6 @@ class FiniteLossHook(Hook):
         self.loss = outputs["loss"]
         if self.every_n_train_iters(runner, self.interval):
             self.check(f"at step {runner.iter + 1}")
-        for hook in runner.hooks:
-            due = isinstance(hook, CheckpointHook) and not hook.by_epoch
-            if due and self.every_n_train_iters(runner, hook.interval):
-                self.before_save_checkpoint(runner)
-
-    def after_train_epoch(self, runner) -> None:
-        # As after those steps, not left to the checkpoint: before mmengine writes one, it removes
-        # an old one.
-        self.before_save_checkpoint(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict | None = None) -> None:
         self.check("before the checkpoint, which was not written")

@@ -1,5 +1,6 @@
 """Pretraining from a config: the checks before, the run, and the checkpoint it leaves."""
 
+import gc
 import os
 import signal
 import threading
@@ -95,7 +96,10 @@ def pretrain(
         cfg.launcher = launcher
     # Whatever another Runner in this process has left behind as default scope.
     with DefaultScope.overwrite_default_scope("densessl"):
-        return run(cfg, resume)
+        try:
+            return run(cfg, resume)
+        finally:
+            gc.collect()  # a runner and its hooks hold each other, and the weights
 
 
 def run(cfg: Config, resume: bool | str) -> Path:

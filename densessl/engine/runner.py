@@ -126,12 +126,17 @@ class PretrainRunner(Runner):
         super().register_default_hooks(hooks)
 
     def train(self) -> torch.nn.Module:
-        """As mmengine's; however training ended, signals act as before and no worker is left."""
+        """As mmengine's; however training ended, signals act as before, no worker is left, and the
+        log's file is closed."""
         try:
             return super().train()
         finally:
             self.call_hook("however_it_ended")
             end_workers(getattr(self._train_loop, "dataloader", None))
+            for handler in [*self.logger.handlers]:
+                if isinstance(handler, logging.FileHandler):
+                    self.logger.removeHandler(handler)
+                    handler.close()
 
     def build_param_scheduler(self, scheduler) -> list:
         """As mmengine's, but schedules by steps end with the epochs, whatever ``max_steps`` is.

@@ -1,7 +1,9 @@
 """Hooks: broken images, losses that are no numbers, signals, throughput."""
 
+import gc
 import json
 import logging
+import os
 import signal
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from densessl.datasets import ImageFolder
 from densessl.engine import BrokenImagesHook, OptimizerStepHook, StopHook, ThroughputHook, pretrain
 from densessl.engine.hooks import STOPPING, Stopped
 from densessl.engine.message_hub import DeferredMessageHub
+from densessl.engine.runner import PretrainRunner
 from densessl.errors import UserError
 from densessl.models import MoCo
 from densessl.models.heads import GlobalHead
@@ -151,6 +154,34 @@ def test_what_a_step_has_broken_is_not_saved(
     with pytest.raises(UserError, match="The weights hold NaN or infinity, so no checkpoint"):
         pretrain(config, work_dir=tmp_path / "run", **options)
     assert [path.stem for path in (tmp_path / "run").glob("*.pth*")] == [kept]
+
+
+def test_the_oldest_checkpoint_goes_when_the_new_one_is_there(tmp_path, images, monkeypatch):
+    there = []
+    original = PretrainRunner.save_checkpoint
+
+    def save(self, *args, **kwargs):
+        there.append(sorted(path.stem for path in (tmp_path / "run").glob("*.pth")))
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(PretrainRunner, "save_checkpoint", save)
+    config = write_config(tmp_path / "config.py", images)
+    options = {"default_hooks.checkpoint.interval": 1, "default_hooks.checkpoint.max_keep_ckpts": 1}
+    pretrain(config, work_dir=tmp_path / "run", **options)
+    options["train_cfg.max_epochs"] = 3
+    pretrain(config, work_dir=tmp_path / "run", resume=True, **options)
+    assert there == [[], ["epoch_1"], ["epoch_2"]]
+    assert [path.stem for path in (tmp_path / "run").glob("*.pth")] == ["epoch_3"]
+
+
+def test_nothing_of_a_training_stays_in_the_process(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    made = []
+    for number in range(3):
+        pretrain(config, work_dir=tmp_path / str(number), **{"train_cfg.max_steps": 1})
+        weights = sum(type(each) is torch.nn.Parameter for each in gc.get_objects())
+        made.append((weights, len(os.listdir("/proc/self/fd"))))
+    assert made[1] == made[2]
 
 
 @pytest.mark.parametrize("scale, warned", [(0.0, True), (1.0, False)])
