@@ -1,6 +1,7 @@
 """The installer's checks; the installation itself is what every run of `make` does."""
 
 import importlib.util
+import venv
 from collections import namedtuple
 from pathlib import Path
 
@@ -111,6 +112,21 @@ def test_compilers_are_checked_before_anything_is_installed(bootstrap, monkeypat
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     assert "the nvcc of CUDA 13" in message(bootstrap.main, ["--venv", str(tmp_path / "venv")])
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.slow
+def test_an_environment_that_was_stopped_before_pip_is_completed(bootstrap, monkeypatch, tmp_path):
+    venv.create(tmp_path / "venv", with_pip=False)
+    for check in ("check_compiler", "cuda_of_torch", "check_disk"):
+        monkeypatch.setattr(bootstrap, check, lambda *args: None)
+
+    def stop(*args, **env):
+        raise StopIteration
+
+    monkeypatch.setattr(bootstrap, "pip_install", stop)
+    with pytest.raises(StopIteration):
+        bootstrap.main(["--venv", str(tmp_path / "venv")])
+    assert bootstrap.has_module(str(tmp_path / "venv/bin/python"), "pip")
 
 
 def test_a_failing_pip_is_told(bootstrap, monkeypatch):

@@ -181,7 +181,7 @@ def main(argv=None):
             check_nvcc(cuda)
     if not has_module(python, "torch"):
         check_disk(venv_dir)
-    if not os.path.exists(python):
+    if not has_module(python, "pip"):  # nor where creating it was stopped
         say("creating %s" % venv_dir)
         import venv
 

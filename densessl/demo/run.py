@@ -13,7 +13,7 @@ from densessl.demo.scenes import render_scenes
 from densessl.engine.pretrain import pretrain
 from densessl.environment import cores
 from densessl.errors import UserError
-from densessl.files import make_folder, write_json
+from densessl.files import locked, make_folder, write_json
 from densessl.numeric import spaced
 from densessl.transfer.export import export_checkpoint
 from densessl.transfer.finetune import finetune
@@ -87,13 +87,23 @@ def run_demo(out_dir: str | Path, data: str | Path | None = None) -> Path:
         Path of ``report.html``.
 
     Raises:
-        UserError: ``data`` lacks labels of either task, or ``out_dir`` holds something else.
+        UserError: ``data`` lacks labels of either task, ``out_dir`` holds something else, or
+            another demo works in it.
     """
-    started, out = time.time(), Path(out_dir)
-    plan = SCENES if data is None else PHOTOS
+    out, plan = Path(out_dir), SCENES if data is None else PHOTOS
     if data is not None:
         _check_labels(Path(data))
     _claim(out, plan, data)
+    busy = UserError(
+        f"Another demo works in {out}.",
+        "wait until it has ended, or give another folder: make demo OUT=DIR ...",
+    )
+    with locked(out, busy):
+        return _all_steps(out, plan, data)
+
+
+def _all_steps(out: Path, plan: Plan, data: str | Path | None) -> Path:
+    started = time.time()
     if data is None:
         _say("1/5 rendering scenes")
         data = render_scenes(out / "scenes", progress=_every(200, "images"), **plan.scenes)

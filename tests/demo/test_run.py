@@ -4,6 +4,7 @@ import pytest
 
 from densessl.demo.run import _pretraining_images, run_demo
 from densessl.errors import UserError
+from densessl.files import locked
 from tests.transfer.tiny_sets import make_voc
 
 
@@ -32,3 +33,12 @@ def test_a_file_is_no_folder_for_the_results(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(UserError, match="holds something else"):
         run_demo(tmp_path / "out", make_voc(tmp_path / "set"))
+
+
+def test_one_demo_at_a_time_works_in_a_folder(tmp_path, monkeypatch):
+    data = make_voc(tmp_path / "set")
+    monkeypatch.setattr("densessl.demo.run._all_steps", lambda out, plan, data: out)
+    assert run_demo(tmp_path / "out", data) == tmp_path / "out"
+    with locked(tmp_path / "out", AssertionError()):
+        with pytest.raises(UserError, match="Another demo works in"):
+            run_demo(tmp_path / "out", data)

@@ -273,6 +273,16 @@ def test_a_folder_with_another_plan_is_refused_once_it_has_begun(tmp_path):
 A, B, RANDOM = (["a.pth", "1"], ["b.pth", "2"], ["random", None])
 
 
+def test_an_initialisation_may_lie_elsewhere_later(tmp_path):
+    open_plan(tmp_path, dict(inits=dict(a=A)))
+    (tmp_path / "runs").mkdir()
+    open_plan(tmp_path, dict(inits=dict(a=["moved/a.pth", "1"])))
+    assert json.loads((tmp_path / "plan.json").read_text())["inits"] == dict(a=A)
+    open_plan(tmp_path, dict(inits=dict(a=["moved/a.pth", "1"], b=B)))
+    with pytest.raises(UserError, match="another comparison"):
+        open_plan(tmp_path, dict(inits=dict(a=["moved/a.pth", "2"], b=B)))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "same"),
     [

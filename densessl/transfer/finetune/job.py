@@ -17,6 +17,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner, set_random_seed
 
 import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
 from densessl.checkpoint import install_safe_loader, save_atomically
+from densessl.engine.loop import end_workers
 from densessl.environment import environment
 from densessl.files import write_json
 from densessl.transfer.finetune.inits import load_into, set_init_cfg, tensors_of
@@ -163,6 +164,8 @@ def run(job: dict) -> dict:
     points = record.curves["metrics"]
     if not points or points[-1]["iter"] < runner.max_iters:
         runner.val_loop.run()  # it was stopped after its last checkpoint, while it was evaluated
+    for loader in (runner.train_dataloader, runner.val_dataloader):
+        end_workers(loader)
     drawn = {}
     if job["predictions"]:
         try:

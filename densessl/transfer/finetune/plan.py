@@ -123,6 +123,10 @@ def check_plan(work_dir: Path, plan: dict[str, Any]) -> dict[str, Any]:
     path = work_dir / "plan.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     new = json.loads(json.dumps(plan))
+    for name, (_, sha) in new.get("inits", {}).items():  # the same file may lie elsewhere now
+        known = old.get("inits", {}).get(name)
+        if sha and known and known[1] == sha:
+            new["inits"][name] = known
     smaller = {key for key in new.keys() & old.keys() if _grows(key, new[key], old[key])}
     differing = [
         key
