@@ -26,17 +26,6 @@ INLINE bf16 rounded(float number) {  // to the nearest, ties to even
     return number == number ? nearest : 0x7fc0;  // NaN
 }
 
-static void measure_tile(const bf16 *x, const float *origin, int64_t pixels, int64_t channels,
-                        float *restrict sum, float *restrict square) {
-    for (int64_t at = 0; at < pixels * channels; at += channels)
-#pragma omp simd
-        for (int64_t c = 0; c < channels; c++) {
-            float apart = widened(x[at + c]) - origin[c];
-            sum[c] += apart;
-            square[c] += apart * apart;
-        }
-}
-
 // Inlined with constants for what may be NULL, so that the inner loop does not ask.
 INLINE void normalize_pixels(const bf16 *x, const bf16 *residual, const float *scale,
                              const float *offset, int64_t relu, int64_t pixels, int64_t channels,
@@ -63,25 +52,31 @@ static void normalize_range(const bf16 *x, const bf16 *residual, const float *sc
         normalize_pixels(x, NULL, scale, offset, 0, pixels, channels, y);
 }
 
-INLINE void sum_pixels(const bf16 *x, const bf16 *y, const bf16 *dy, const float *mean,
+INLINE void sum_pixels(const bf16 *x, const bf16 *y, const bf16 *dy, const float *origin,
                        int64_t pixels, int64_t channels, bf16 *masked, float *restrict sum,
                        float *restrict product) {
     for (int64_t at = 0; at < pixels * channels; at += channels)
 #pragma omp simd
         for (int64_t c = 0; c < channels; c++) {
-            bf16 slope = dy[at + c];
-            if (y) masked[at + c] = slope = widened(y[at + c]) <= 0 ? 0 : slope;
-            sum[c] += widened(slope);
-            product[c] += widened(slope) * (widened(x[at + c]) - mean[c]);
+            float apart = widened(x[at + c]) - origin[c], value = apart;
+            if (dy) {
+                bf16 slope = dy[at + c];
+                if (y) masked[at + c] = slope = widened(y[at + c]) <= 0 ? 0 : slope;
+                value = widened(slope);
+            }
+            sum[c] += value;
+            product[c] += value * apart;
         }
 }
 
-static void sum_tile(const bf16 *x, const bf16 *y, const bf16 *dy, const float *mean,
-                    int64_t pixels, int64_t channels, bf16 *masked, float *sum, float *product) {
+static void sum_tile(const bf16 *x, const bf16 *y, const bf16 *dy, const float *origin,
+                     int64_t pixels, int64_t channels, bf16 *masked, float *sum, float *product) {
     if (y)
-        sum_pixels(x, y, dy, mean, pixels, channels, masked, sum, product);
+        sum_pixels(x, y, dy, origin, pixels, channels, masked, sum, product);
+    else if (dy)
+        sum_pixels(x, NULL, dy, origin, pixels, channels, NULL, sum, product);
     else
-        sum_pixels(x, NULL, dy, mean, pixels, channels, NULL, sum, product);
+        sum_pixels(x, NULL, NULL, origin, pixels, channels, NULL, sum, product);
 }
 
 static void differentiate_range(const bf16 *x, const bf16 *dy, const float *of_dy,
@@ -104,22 +99,6 @@ static void move_sums(float *sums, double *totals, int64_t count) {
     memset(sums, 0, count * sizeof *sums);
 }
 
-// Totals of x - origin and of its square.
-void measure(const bf16 *x, const float *origin, int64_t pixels, int64_t channels, int64_t threads,
-             double *totals) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t thread = 0; thread < threads; thread++) {
-        float sums[2 * channels];
-        memset(sums, 0, sizeof sums);
-        int64_t end = share(pixels, thread + 1, threads);
-        for (int64_t at = share(pixels, thread, threads); at < end; at += TILE) {
-            measure_tile(x + at * channels, origin, end - at < TILE ? end - at : TILE, channels,
-                         sums, sums + channels);
-            move_sums(sums, totals + 2 * channels * thread, 2 * channels);
-        }
-    }
-}
-
 // y = x * scale + offset + residual, or ReLU of it.
 void normalize(const bf16 *x, const bf16 *residual, const float *scale, const float *offset,
                int64_t relu, int64_t pixels, int64_t channels, int64_t threads, bf16 *y) {
@@ -131,19 +110,19 @@ void normalize(const bf16 *x, const bf16 *residual, const float *scale, const fl
     }
 }
 
-// Totals of dy and of dy * (x - mean). Given y, dy counts where ReLU let it pass; that is `masked`.
-void sum_slopes(const bf16 *x, const bf16 *y, const bf16 *dy, const float *mean, int64_t pixels,
-                int64_t channels, int64_t threads, bf16 *masked, double *totals) {
+// Totals of dy and of dy * (x - origin). Given y, dy counts where ReLU let it pass: `masked`.
+// Without dy, of x - origin and of its square.
+void totalize(const bf16 *x, const bf16 *y, const bf16 *dy, const float *origin, int64_t pixels,
+              int64_t channels, int64_t threads, bf16 *masked, double *totals) {
 #pragma omp parallel for num_threads(threads)
     for (int64_t thread = 0; thread < threads; thread++) {
         float sums[2 * channels];
         memset(sums, 0, sizeof sums);
         int64_t end = share(pixels, thread + 1, threads);
-        for (int64_t at = share(pixels, thread, threads); at < end; at += TILE) {
-            int64_t from = at * channels;
-            sum_tile(x + from, y ? y + from : NULL, dy + from, mean,
-                     end - at < TILE ? end - at : TILE, channels, y ? masked + from : NULL, sums,
-                     sums + channels);
+        for (int64_t tile = share(pixels, thread, threads); tile < end; tile += TILE) {
+            int64_t at = tile * channels, count = end - tile < TILE ? end - tile : TILE;
+            sum_tile(x + at, y ? y + at : NULL, dy ? dy + at : NULL, origin, count, channels,
+                     y ? masked + at : NULL, sums, sums + channels);
             move_sums(sums, totals + 2 * channels * thread, 2 * channels);
         }
     }

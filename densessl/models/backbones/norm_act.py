@@ -121,11 +121,9 @@ class _NormAct(torch.autograd.Function):
         eps: float,
         relu: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        pixels, totals = x.numel() // x.shape[1], _totals(x)
-        sizes = _sizes(x, totals)
+        pixels = x.numel() // x.shape[1]
         origin = x[0, :, 0, 0].float()  # squares of what lies near zero lose no digits
-        library().measure(_at(x), _at(origin), *sizes, _at(totals))
-        apart, square = totals.sum(0) / pixels
+        apart, square = _totals(x, None, None, origin, None) / pixels
         mean = (apart + origin).float()
         variance = (square - apart**2).clamp(min=0).float()
         std = (variance + eps).sqrt()
@@ -133,7 +131,7 @@ class _NormAct(torch.autograd.Function):
         offset = bias - mean * scale
         y = torch.empty_like(x)
         library().normalize(
-            *map(_at, (x, residual, scale, offset)), ctypes.c_int64(relu), *sizes, _at(y)
+            *map(_at, (x, residual, scale, offset)), ctypes.c_int64(relu), *_sizes(x), _at(y)
         )
         ctx.save_for_backward(x, y if relu else None, weight, mean, std)
         ctx.has_residual = residual is not None
@@ -149,17 +147,15 @@ class _NormAct(torch.autograd.Function):
             each if each is None else each.contiguous(memory_format=torch.channels_last)
             for each in (*maps, dy)
         )
-        pixels, totals = x.numel() // x.shape[1], _totals(x)
-        sizes = _sizes(x, totals)
+        pixels = x.numel() // x.shape[1]
         passed = dy if y is None else torch.empty_like(dy)
-        library().sum_slopes(*map(_at, (x, y, dy, mean)), *sizes, _at(passed), _at(totals))
-        dbias, product = totals.sum(0).float()
+        dbias, product = _totals(x, y, dy, mean, passed).float()
         dweight = product / std
         scale = weight / std
         of_x = -scale * dweight / (std * pixels)
         constant = -scale * dbias / pixels - of_x * mean
         dx = passed if y is not None and not ctx.has_residual else torch.empty_like(dy)
-        library().differentiate(*map(_at, (x, passed, scale, of_x, constant)), *sizes, _at(dx))
+        library().differentiate(*map(_at, (x, passed, scale, of_x, constant)), *_sizes(x), _at(dx))
         return dx, passed if ctx.has_residual else None, dweight, dbias, None, None
 
 
@@ -167,12 +163,17 @@ def _at(part: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if part is None else part.data_ptr())
 
 
-def _totals(x: Tensor) -> Tensor:
-    """Room for two sums a channel of each thread."""
-    return torch.zeros(torch.get_num_threads(), 2, x.shape[1], dtype=torch.double)
-
-
-def _sizes(x: Tensor, totals: Tensor) -> tuple[ctypes.c_int64, ...]:
+def _sizes(x: Tensor) -> tuple[ctypes.c_int64, ...]:
     """Pixels, channels and threads."""
-    threads, _, channels = totals.shape
-    return tuple(map(ctypes.c_int64, (x.numel() // channels, channels, threads)))
+    channels = x.shape[1]
+    return tuple(map(ctypes.c_int64, (x.numel() // channels, channels, torch.get_num_threads())))
+
+
+def _totals(
+    x: Tensor, y: Tensor | None, dy: Tensor | None, origin: Tensor, masked: Tensor | None
+) -> Tensor:
+    """(2, C) double: ``totalize`` of all threads together."""
+    sizes = _sizes(x)
+    totals = torch.zeros(sizes[2].value, 2, x.shape[1], dtype=torch.double)
+    library().totalize(*map(_at, (x, y, dy, origin)), *sizes, _at(masked), _at(totals))
+    return totals.sum(0)
