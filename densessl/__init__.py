@@ -10,17 +10,17 @@ from densessl.version import __version__
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from densessl.conversion.source import load_backbone
     from densessl.engine.pretrain import pretrain
     from densessl.evaluation.evaluate import evaluate
     from densessl.evaluation.hook import EvaluationHook
-    from densessl.transfer.export import load_backbone
 
 __all__ = ["EvaluationHook", "__version__", "evaluate", "load_backbone", "pretrain"]
 
 _HOMES = {
     "EvaluationHook": "densessl.evaluation.hook",
     "evaluate": "densessl.evaluation.evaluate",
-    "load_backbone": "densessl.transfer.export",
+    "load_backbone": "densessl.conversion.source",
     "pretrain": "densessl.engine.pretrain",
 }
 

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    from densessl.transfer.export import export_checkpoint
+    from densessl.conversion.export import export_checkpoint
 
     report = export_checkpoint(
         args.checkpoint, args.output, args.to, args.which, args.trust, args.architecture

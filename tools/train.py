@@ -10,12 +10,12 @@ import sys
 import torch
 from mmengine.dist import is_main_process
 
+from densessl.conversion.architecture import natural_target
 from densessl.engine.config import load_config
 from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
 from densessl.engine.pretrain import LAUNCHERS, pretrain
 from densessl.options import Parser, add_cfg_options, seed, tool
-from densessl.transfer.architecture import natural_target
 
 GO_ON = "Go on with the same command and --resume"
 

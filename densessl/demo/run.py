@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from densessl.conversion.export import export_checkpoint
 from densessl.datasets.images import walk_images
 from densessl.demo.scenes import render_scenes
 from densessl.engine.pretrain import pretrain
@@ -15,7 +16,6 @@ from densessl.environment import cores
 from densessl.errors import UserError
 from densessl.files import locked, make_folder, write_json
 from densessl.numeric import spaced
-from densessl.transfer.export import export_checkpoint
 from densessl.transfer.finetune import finetune
 from densessl.transfer.finetune.data import index_images, read_data, read_ids, read_splits
 from densessl.transfer.report import write_report

@@ -6,13 +6,12 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from densessl.conversion.architecture import describe, images_for
+from densessl.conversion.coverage import compare_state
+from densessl.conversion.source import SourceBackbone, load_source
 from densessl.errors import UserError
 from densessl.models.backbones import TimmBackbone
 from densessl.models.methods.base import Method
-from densessl.transfer.architecture import describe, images_for
-from densessl.transfer.coverage import compare_state
-from densessl.transfer.export import load_source
-from densessl.transfer.source import SourceBackbone
 
 
 def begin_with(filename: str, method: Method, logger: logging.Logger) -> None:

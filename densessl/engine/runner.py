@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from densessl.checkpoint import CHECKPOINT_FORMAT, load_checkpoint
+from densessl.conversion.coverage import compare_state
 from densessl.engine.beginning import begin_with
 from densessl.engine.compiling import compile_networks
 from densessl.engine.hooks import OUR_HOOKS, method_of
@@ -28,7 +29,6 @@ from densessl.engine.recipe import RESTORED, differences, recipe_of
 from densessl.environment import CORE_PACKAGES, package_versions
 from densessl.errors import UserError
 from densessl.files import check_free_space, explained, open_atomically
-from densessl.transfer.coverage import compare_state
 
 
 def _nothing(record: logging.LogRecord) -> bool:

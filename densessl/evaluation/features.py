@@ -12,15 +12,14 @@ from mmengine.device import get_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from densessl.conversion.architecture import describe, fixed_size
+from densessl.conversion.source import IMAGENET_INPUT, SourceBackbone, load_source
 from densessl.datasets.images import too_many_broken
 from densessl.errors import UserError
 from densessl.evaluation.data import Sample
 from densessl.models.backbones import build_backbone
 from densessl.registry import MODELS
-from densessl.transfer.architecture import describe, fixed_size
-from densessl.transfer.export import load_source
 from densessl.transfer.finetune.inits import RANDOM, SUPERVISED, file_sha256, torchvision_file
-from densessl.transfer.source import IMAGENET_INPUT, SourceBackbone
 from densessl.transforms.decode import ImageError, decode_scale, image_size, read_file, read_image
 from densessl.transforms.functional import normalize
 from densessl.transforms.lab import rgb_to_lab

@@ -6,13 +6,13 @@ Names are imported when they are used: conversion needs no mm package, fine-tuni
 import importlib
 
 _HOMES = {
-    "Coverage": "coverage",
-    "compare_state": "coverage",
-    "ExportReport": "export",
-    "export_checkpoint": "export",
-    "load_backbone": "export",
-    "verify": "export",
-    "write_report": "report",
+    "Coverage": "conversion.coverage",
+    "compare_state": "conversion.coverage",
+    "ExportReport": "conversion.export",
+    "export_checkpoint": "conversion.export",
+    "verify": "conversion.export",
+    "load_backbone": "conversion.source",
+    "write_report": "transfer.report",
 }
 __all__ = sorted(_HOMES)
 
@@ -20,4 +20,4 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"densessl.{_HOMES[name]}"), name)

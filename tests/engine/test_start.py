@@ -12,13 +12,13 @@ import torchvision
 from safetensors.torch import save_file
 
 from densessl.checkpoint import load_checkpoint
+from densessl.conversion.export import export_checkpoint
 from densessl.engine import pretrain, runner
 from densessl.engine.beginning import begin_with
 from densessl.engine.pretrain import check_launcher
 from densessl.errors import UserError
 from densessl.models.backbones import TimmBackbone
 from densessl.models.preprocessor import ViewPreprocessor
-from densessl.transfer.export import export_checkpoint
 from tests.training import write_config
 
 RESNET = 'model["backbone"] = dict(_delete_=True, type="ResNet", depth=18)'

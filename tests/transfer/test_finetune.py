@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +11,8 @@ import pytest
 import torch
 from mmengine.runner import EpochBasedTrainLoop, get_priority
 
+from densessl.conversion.export import export_checkpoint
+from densessl.conversion.source import IMAGENET_INPUT
 from densessl.errors import UserError
 from densessl.transfer.finetune.configure import (
     fit_backbone,
@@ -31,8 +32,7 @@ from densessl.transfer.finetune.job import RecordHook, _latest_checkpoint, expla
 from densessl.transfer.finetune.plan import alone_in, check_request, open_plan, runs_of
 from densessl.transfer.finetune.processes import rest
 from densessl.transfer.mm.precise_bn import PreciseBNHook
-from densessl.transfer.source import IMAGENET_INPUT
-from tests.transfer.checkpoints import write_checkpoint
+from tests.checkpoints import write_checkpoint
 from tests.transfer.tiny_sets import make_voc
 
 VOC_C4 = "faster-rcnn_r50-c4_24k_voc0712"
@@ -220,9 +220,11 @@ def test_missing_checkpoints_and_torchvision_weights(tmp_path, monkeypatch):
     }
 
 
-def test_jobs_read_a_copy_of_an_exported_file(tmp_path, exported):
+def test_jobs_read_a_copy_of_an_exported_file(tmp_path):
     """It may be written anew while the first jobs run."""
-    theirs = Path(shutil.copy(exported, tmp_path / "mine.pth"))
+    theirs = tmp_path / "mine.pth"
+    trained = write_checkpoint(tmp_path / "trained.pth", {"type": "ResNet", "depth": 18})
+    assert export_checkpoint(trained, theirs, to="mmdet").passed
     init = prepare_init("a", str(theirs), theirs, tmp_path / "inits", "mmdet", False)
     theirs.write_bytes(b"another")
     assert (init.source, init.depth) == ("mine.pth", 18) and len(tensors_of(init.file)) == 120

@@ -125,7 +125,7 @@ def test_heads_start_equal_for_every_initialisation(tmp_path, checkpoint):
     from mmengine.registry import MODELS, DefaultScope
     from mmengine.runner import set_random_seed
 
-    from densessl.transfer.export import export_checkpoint
+    from densessl.conversion.export import export_checkpoint
     from densessl.transfer.finetune.configure import load_config
     from densessl.transfer.finetune.inits import load_into, set_init_cfg
 

@@ -10,12 +10,12 @@ from mmengine.registry import DATASETS, METRICS, MODELS, DefaultScope
 from PIL import Image
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from densessl.conversion.source import IMAGENET_INPUT
 from densessl.errors import UserError
 from densessl.models.backbones import build_backbone
 from densessl.transfer.finetune.configure import load_config, missing_files, move_data_root
 from densessl.transfer.finetune.harness import check_loading
 from densessl.transfer.finetune.inits import Init, load_into, set_init_cfg
-from densessl.transfer.source import IMAGENET_INPUT
 from tests.transfer.tiny_sets import make_voc
 
 R50 = dict(type="ResNet", depth=50)

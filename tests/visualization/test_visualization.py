@@ -18,8 +18,8 @@ from densessl.transforms import MultiView
 from densessl.visualization import show_correspondence, show_features, show_views
 from densessl.visualization.correspondence import ALONE, RIGHT, WRONG
 from densessl.visualization.features import components
+from tests.checkpoints import write_checkpoint
 from tests.training import REPO, write_config, write_images
-from tests.transfer.checkpoints import write_checkpoint
 
 spec = importlib.util.spec_from_file_location("visualize_tool", REPO / "tools" / "visualize.py")
 visualize = importlib.util.module_from_spec(spec)

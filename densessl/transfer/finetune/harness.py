@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+from densessl.conversion.source import IMAGENET_INPUT
 from densessl.errors import UserError
 from densessl.files import check_free_space, make_folder, open_atomically, write_json
 from densessl.transfer.finetune import configure
@@ -33,7 +34,6 @@ from densessl.transfer.finetune.plan import (
 from densessl.transfer.finetune.processes import run_all
 from densessl.transfer.finetune.results import METRICS, collect
 from densessl.transfer.report import write_report
-from densessl.transfer.source import IMAGENET_INPUT
 from densessl.transfer.summary import verdict
 
 OF_DATA = ("name", "classes", "train_images", "val_images", "metric_note", "labels_sha256")

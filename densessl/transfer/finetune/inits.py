@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from densessl.checkpoint import load_checkpoint, save_atomically
+from densessl.conversion.architecture import is_mm
+from densessl.conversion.coverage import Coverage, compare_state
+from densessl.conversion.export import export_checkpoint
+from densessl.conversion.importers import depth_in_names
+from densessl.conversion.source import IMAGENET_INPUT
+from densessl.conversion.targets.base import EXPORT_FORMAT
+from densessl.conversion.targets.openmmlab import bare
 from densessl.errors import UserError
-from densessl.transfer.architecture import is_mm
-from densessl.transfer.coverage import Coverage, compare_state
-from densessl.transfer.export import export_checkpoint
-from densessl.transfer.importers import depth_in_names
-from densessl.transfer.source import IMAGENET_INPUT
-from densessl.transfer.targets.base import EXPORT_FORMAT
-from densessl.transfer.targets.openmmlab import bare
 
 RANDOM, SUPERVISED = "random", "supervised"
 

@@ -6,8 +6,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from densessl.conversion.targets.base import Target, input_note
 from densessl.models.backbones.resnet import NORMS
-from densessl.transfer.targets.base import Target, input_note
 
 
 class Torchvision(Target):

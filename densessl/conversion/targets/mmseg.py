@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from densessl.transfer.architecture import as_resnet, is_mm
-from densessl.transfer.targets.openmmlab import OpenMMLabTarget
+from densessl.conversion.architecture import as_resnet, is_mm
+from densessl.conversion.targets.openmmlab import OpenMMLabTarget
 
 
 class Mmseg(OpenMMLabTarget):

@@ -5,14 +5,15 @@ import torch
 from mmengine.config import ConfigDict
 
 from densessl.checkpoint import load_checkpoint
+from densessl.conversion.export import export_checkpoint, verify
+from densessl.conversion.source import load_backbone
 from densessl.engine import pretrain
 from densessl.engine.checks import check_config
 from densessl.engine.config import load_config
 from densessl.errors import UserError
 from densessl.models.backbones import MMBackbone, build_backbone
-from densessl.transfer.export import export_checkpoint, load_backbone, verify
+from tests.checkpoints import write_checkpoint
 from tests.training import write_config, write_images
-from tests.transfer.checkpoints import write_checkpoint
 
 SWIN = dict(type="mmdet.SwinTransformer", embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
 RESNET_GN = dict(

@@ -2,9 +2,9 @@
 
 from importlib import import_module
 
+from densessl.conversion.targets.base import Target
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
-from densessl.transfer.targets.base import Target
 
 TARGETS = ("mmdet", "mmseg", "torchvision", "timm", "detectron2")
 
@@ -20,4 +20,4 @@ def get_target(name: str) -> Target:
             f"There is no export target '{name}'{did_you_mean(name, TARGETS)}.",
             f"Choose one of {', '.join(TARGETS)}.",
         )
-    return import_module(f"densessl.transfer.targets.{name}").TARGET
+    return import_module(f"densessl.conversion.targets.{name}").TARGET

@@ -7,18 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import densessl.transfer.export as export_module
+import densessl.conversion.export as export_module
+from densessl.conversion.coverage import compare_state
+from densessl.conversion.export import ExportReport, StageDifference, export_checkpoint, verify
+from densessl.conversion.source import load_backbone
+from densessl.conversion.targets.torchvision import Torchvision
 from densessl.errors import UserError
-from densessl.transfer.coverage import compare_state
-from densessl.transfer.export import (
-    ExportReport,
-    StageDifference,
-    export_checkpoint,
-    load_backbone,
-    verify,
-)
-from densessl.transfer.targets.torchvision import Torchvision
-from tests.transfer.checkpoints import convert, write_checkpoint
+from tests.checkpoints import convert, write_checkpoint
 
 
 def gap_removed(state):

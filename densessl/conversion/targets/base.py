@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from densessl.checkpoint import load_checkpoint, save_atomically
+from densessl.conversion.architecture import as_resnet
 from densessl.errors import UserError
-from densessl.transfer.architecture import as_resnet
 
 State = dict[str, Tensor]
 EXPORT_FORMAT = "densessl-export/1"

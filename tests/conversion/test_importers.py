@@ -9,12 +9,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from densessl.checkpoint import load_checkpoint
+from densessl.conversion.export import export_checkpoint, verify
+from densessl.conversion.importers import depth_in_names
+from densessl.conversion.source import find_backbone, load_backbone, load_source
 from densessl.errors import UserError
 from densessl.models.backbones import build_backbone
 from densessl.registry import MODELS
-from densessl.transfer.export import export_checkpoint, load_backbone, load_source, verify
-from densessl.transfer.importers import depth_in_names
-from densessl.transfer.source import find_backbone
 
 RESNET = {"type": "ResNet", "depth": 18}
 

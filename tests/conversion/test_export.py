@@ -13,13 +13,14 @@ import timm
 import torch
 import torchvision
 
+from densessl.conversion.architecture import natural_target
+from densessl.conversion.coverage import compare_state
+from densessl.conversion.export import export_checkpoint, verify
+from densessl.conversion.source import load_backbone
+from densessl.conversion.targets import TARGETS, get_target
 from densessl.errors import UserError
 from densessl.models.backbones import build_backbone
-from densessl.transfer.architecture import natural_target
-from densessl.transfer.coverage import compare_state
-from densessl.transfer.export import export_checkpoint, load_backbone, verify
-from densessl.transfer.targets import TARGETS, get_target
-from tests.transfer.checkpoints import TOOL, convert, random_backbone, write_checkpoint
+from tests.checkpoints import TOOL, convert, random_backbone, write_checkpoint
 
 
 def student_state(path: Path) -> dict[str, torch.Tensor]:

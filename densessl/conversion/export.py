@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from densessl.checkpoint import load_checkpoint
+from densessl.conversion.architecture import describe, images_for, is_mm
+from densessl.conversion.coverage import Coverage, compare_state
+from densessl.conversion.source import SourceBackbone, find_backbone
+from densessl.conversion.targets import get_target
+from densessl.conversion.targets.base import EXPORT_FORMAT, Target
 from densessl.errors import UserError
 from densessl.files import check_free_space
-from densessl.transfer.architecture import describe, images_for, is_mm
-from densessl.transfer.coverage import Coverage, compare_state
-from densessl.transfer.source import SourceBackbone, find_backbone
-from densessl.transfer.targets import get_target
-from densessl.transfer.targets.base import EXPORT_FORMAT, Target
 
 TOLERANCE = 1e-4
 STAGES = ("C2", "C3", "C4", "C5")
@@ -204,58 +204,6 @@ def verify(exported: str | Path, source: str | Path, trust: bool = False) -> Exp
     found = found.as_one()
     report = _begin(exported, src, target, which, found)
     return _prove(report, exported, target, found, target.forms(found.architecture))
-
-
-def load_backbone(
-    checkpoint: str | Path,
-    which: str = "student",
-    out_indices: tuple[int, ...] | None = None,
-    trust: bool = False,
-    architecture: str | None = None,
-) -> nn.Module:
-    """The pretrained backbone as a module.
-
-    It wants images as its training saw them: for all methods but CMC (Lab) RGB in 0..255, less
-    ``densessl.models.preprocessor.IMAGENET_MEAN``, over ``IMAGENET_STD``, unless the config had
-    others (``meta["input"]`` of the checkpoint has them).
-
-    Args:
-        checkpoint: Any file that :func:`export_checkpoint` reads.
-        which: ``student`` or ``teacher``.
-        out_indices: Stages to return, 0..3 = C2..C5; as in the pretraining by default.
-        trust: See ``load_checkpoint``.
-        architecture: timm's name of it, where another project's checkpoint does not say it.
-
-    Returns:
-        The backbone on the CPU, in training mode as any new module: for features call ``eval()``.
-
-    Raises:
-        UserError: The file cannot be used, or does not hold the whole backbone.
-    """
-    return load_source(checkpoint, which, trust, architecture).build(out_indices)
-
-
-def load_source(
-    checkpoint: str | Path,
-    which: str = "student",
-    trust: bool = False,
-    architecture: str | None = None,
-) -> SourceBackbone:
-    """The whole backbone of a checkpoint with what is known about it, such as its input.
-
-    ``architecture`` is timm's name of it, where another project's checkpoint does not say it.
-
-    Raises:
-        UserError: As :func:`load_backbone`.
-    """
-    source = find_backbone(load_checkpoint(checkpoint, trust), which, str(checkpoint), architecture)
-    if not source.coverage.complete:
-        raise UserError(
-            f"{checkpoint} does not hold a whole {describe(source.architecture)}:\n"
-            f"{source.coverage.table()}",
-            "Use a whole checkpoint of that architecture.",
-        )
-    return source
 
 
 def _check_output(dst: Path, target: Target) -> None:

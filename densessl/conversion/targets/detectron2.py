@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from densessl.conversion.targets.base import State, Target, numbers
 from densessl.errors import UserError
 from densessl.files import open_atomically
 from densessl.models.backbones import build_backbone
-from densessl.transfer.targets.base import State, Target, numbers
 
 
 class Detectron2(Target):

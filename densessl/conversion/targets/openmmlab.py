@@ -11,9 +11,9 @@ from typing import Any
 from mmengine.config import ConfigDict
 from torch import nn
 
+from densessl.conversion.architecture import is_mm
+from densessl.conversion.targets.base import State, Target, missing_package, numbers
 from densessl.errors import UserError
-from densessl.transfer.architecture import is_mm
-from densessl.transfer.targets.base import State, Target, missing_package, numbers
 
 BEGINNINGS = ("init_cfg", "pretrained", "convert_weights")  # with which weights theirs begin
 NORM_CFGS = {"bn": {"type": "BN"}, "gn": {"type": "GN", "num_groups": 32}}

@@ -5,8 +5,8 @@ from pathlib import Path
 import timm
 from torch import Tensor, nn
 
-from densessl.transfer.architecture import options_of, resnet_depth
-from densessl.transfer.targets.base import Target, input_note
+from densessl.conversion.architecture import options_of, resnet_depth
+from densessl.conversion.targets.base import Target, input_note
 
 
 class Timm(Target):

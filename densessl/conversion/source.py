@@ -2,22 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from densessl.checkpoint import CHECKPOINT_FORMAT
+from densessl.checkpoint import CHECKPOINT_FORMAT, load_checkpoint
+from densessl.conversion.architecture import describe, is_mm, kind_of
+from densessl.conversion.coverage import Coverage, compare_state
+from densessl.conversion.importers import HEADS, recognise, take
+from densessl.conversion.targets import get_target
+from densessl.conversion.targets.base import EXPORT_FORMAT
+from densessl.conversion.targets.openmmlab import bare
 from densessl.errors import UserError
 from densessl.models.backbones import MMBackbone, TimmBackbone, build_backbone
 from densessl.models.preprocessor import IMAGENET_MEAN, IMAGENET_STD
 from densessl.suggest import did_you_mean
-from densessl.transfer.architecture import is_mm, kind_of
-from densessl.transfer.coverage import Coverage, compare_state
-from densessl.transfer.importers import HEADS, recognise, take
-from densessl.transfer.targets import get_target
-from densessl.transfer.targets.base import EXPORT_FORMAT
-from densessl.transfer.targets.openmmlab import bare
 
 IMAGENET_INPUT = dict(mean=[*IMAGENET_MEAN], std=[*IMAGENET_STD], channel_order="RGB")
 # Checkpoints from before torch 0.4.1 lack this counter, unused where momentum is fixed.
@@ -84,6 +85,58 @@ class SourceBackbone:
                 "where one would see the channels of another.",
             ),
         )
+
+
+def load_backbone(
+    checkpoint: str | Path,
+    which: str = "student",
+    out_indices: tuple[int, ...] | None = None,
+    trust: bool = False,
+    architecture: str | None = None,
+) -> nn.Module:
+    """The pretrained backbone as a module.
+
+    It wants images as its training saw them: for all methods but CMC (Lab) RGB in 0..255, less
+    ``densessl.models.preprocessor.IMAGENET_MEAN``, over ``IMAGENET_STD``, unless the config had
+    others (``meta["input"]`` of the checkpoint has them).
+
+    Args:
+        checkpoint: Any file that ``export_checkpoint`` reads.
+        which: ``student`` or ``teacher``.
+        out_indices: Stages to return, 0..3 = C2..C5; as in the pretraining by default.
+        trust: See ``load_checkpoint``.
+        architecture: timm's name of it, where another project's checkpoint does not say it.
+
+    Returns:
+        The backbone on the CPU, in training mode as any new module: for features call ``eval()``.
+
+    Raises:
+        UserError: The file cannot be used, or does not hold the whole backbone.
+    """
+    return load_source(checkpoint, which, trust, architecture).build(out_indices)
+
+
+def load_source(
+    checkpoint: str | Path,
+    which: str = "student",
+    trust: bool = False,
+    architecture: str | None = None,
+) -> SourceBackbone:
+    """The whole backbone of a checkpoint with what is known about it, such as its input.
+
+    ``architecture`` is timm's name of it, where another project's checkpoint does not say it.
+
+    Raises:
+        UserError: As :func:`load_backbone`.
+    """
+    source = find_backbone(load_checkpoint(checkpoint, trust), which, str(checkpoint), architecture)
+    if not source.coverage.complete:
+        raise UserError(
+            f"{checkpoint} does not hold a whole {describe(source.architecture)}:\n"
+            f"{source.coverage.table()}",
+            "Use a whole checkpoint of that architecture.",
+        )
+    return source
 
 
 def find_backbone(

@@ -7,7 +7,7 @@ import torch
 
 from densessl.models.backbones import build_backbone
 
-TOOL = Path(__file__).parents[2] / "tools" / "convert.py"
+TOOL = Path(__file__).parents[1] / "tools" / "convert.py"
 spec = importlib.util.spec_from_file_location("convert_tool", TOOL)
 convert = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(convert)

@@ -1,7 +1,7 @@
 """mmdet's backbones."""
 
-from densessl.transfer.architecture import is_mm
-from densessl.transfer.targets.openmmlab import OpenMMLabTarget
+from densessl.conversion.architecture import is_mm
+from densessl.conversion.targets.openmmlab import OpenMMLabTarget
 
 
 class Mmdet(OpenMMLabTarget):

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from densessl.transfer.export import export_checkpoint
-from tests.transfer.checkpoints import write_checkpoint
+from densessl.conversion.export import export_checkpoint
+from tests.checkpoints import write_checkpoint
 
 
 @pytest.fixture(scope="session")
