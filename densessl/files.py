@@ -1,6 +1,7 @@
-"""Files and folders that are written: whole or not at all, and with advice where that fails."""
+"""Files and folders: written whole or not at all, with advice where that fails."""
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -155,6 +156,15 @@ def write_json(content: Any, path: str | Path) -> None:
     ``open_atomically``."""
     with open_atomically(path) as file:
         file.write(json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's bytes, to tell one checkpoint from another of the same name."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def examples(names: Iterable, most: int = 3) -> str:

@@ -1,8 +1,10 @@
 """What a user of the package sees: light imports, configs that travel with it."""
 
+import ast
 import subprocess
 import sys
 import zipfile
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,20 @@ def test_import_is_light_and_names_are_found():
     assert callable(densessl.pretrain) and callable(densessl.load_backbone)
     with pytest.raises(AttributeError, match="pretrian"):
         _ = densessl.pretrian
+
+
+def test_packages_import_in_one_direction():
+    """What ``densessl`` itself offers is imported when it is used, and counts for nothing here."""
+    below: dict[str, set[str]] = {}
+    package = ROOT / "densessl"
+    for file in package.rglob("*.py"):
+        part = file.relative_to(package).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("densessl."):
+                below.setdefault(part, set()).add(node.module.split(".")[1])
+    assert below["engine"] > {"conversion", "models"}
+    order = TopologicalSorter({part: known - {part} for part, known in below.items()})
+    order.prepare()  # raises CycleError with the cycle
 
 
 @pytest.mark.slow

@@ -4,10 +4,10 @@ import argparse
 import json
 import sys
 
+from densessl.conversion.source import RANDOM, SUPERVISED
 from densessl.errors import UserError
 from densessl.options import Parser, add_cfg_options, positive, seed, tool
 from densessl.transfer.finetune import finetune
-from densessl.transfer.finetune.inits import RANDOM, SUPERVISED
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

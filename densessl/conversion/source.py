@@ -20,6 +20,7 @@ from densessl.models.backbones import MMBackbone, TimmBackbone, build_backbone
 from densessl.models.preprocessor import IMAGENET_MEAN, IMAGENET_STD
 from densessl.suggest import did_you_mean
 
+RANDOM, SUPERVISED = "random", "supervised"  # weights that have a name and no path
 IMAGENET_INPUT = dict(mean=[*IMAGENET_MEAN], std=[*IMAGENET_STD], channel_order="RGB")
 # Checkpoints from before torch 0.4.1 lack this counter, unused where momentum is fixed.
 OLD_ABSENT = ("*.num_batches_tracked",)
@@ -137,6 +138,25 @@ def load_source(
             "Use a whole checkpoint of that architecture.",
         )
     return source
+
+
+def torchvision_file() -> Path:
+    """torchvision's supervised ResNet-50, if it has been downloaded.
+
+    Raises:
+        UserError: It has not.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    found = sorted(folder.glob("resnet50-*.pth"))
+    if not found:
+        raise UserError(
+            f"torchvision's supervised weights are not in {folder}.",
+            "Give the path of resnet50-0676ba61.pth instead (for tools/transfer.py as --init "
+            "supervised=PATH). It is never downloaded "
+            "silently; torchvision.models.resnet50(weights='IMAGENET1K_V1') fetches it.",
+        )
+    # 0676ba61 is IMAGENET1K_V1, the baseline of the literature.
+    return next((path for path in found if "0676ba61" in path.name), found[0])
 
 
 def find_backbone(

@@ -15,9 +15,10 @@ from densessl.engine.pretrain import pretrain
 from densessl.environment import cores
 from densessl.errors import UserError
 from densessl.files import locked, make_folder, write_json
+from densessl.labels.folders import index_images, read_ids, read_splits
 from densessl.numeric import spaced
 from densessl.transfer.finetune import finetune
-from densessl.transfer.finetune.data import index_images, read_data, read_ids, read_splits
+from densessl.transfer.finetune.data import read_data
 from densessl.transfer.report import write_report
 from densessl.transfer.summary import verdict
 

@@ -14,14 +14,8 @@ from densessl.datasets.images import walk_images
 from densessl.errors import UserError
 from densessl.evaluation.metrics import IGNORED
 from densessl.files import examples
-from densessl.transfer.finetune import data_boxes, data_coco, data_masks
-from densessl.transfer.finetune.data import (
-    LAYOUTS,
-    check_folder,
-    choose_classes,
-    places,
-    read_splits,
-)
+from densessl.labels import coco, masks, voc
+from densessl.labels.folders import LAYOUTS, check_folder, choose_classes, places, read_splits
 
 FEWEST = 10
 VAL_SHARE = 0.2
@@ -133,19 +127,19 @@ def read_data(
 
 
 def _from_voc(folder: Path, classes: list[str] | None) -> dict[str, LabelledSet]:
-    found = data_boxes.find(folder, classes)
+    found = voc.find(folder, classes)
     return _boxed(*found) if found else {}
 
 
 def _from_coco(folder: Path, classes: list[str] | None) -> dict[str, LabelledSet]:
-    found = data_coco.find(folder, classes)
+    found = coco.find(folder, classes)
     if found is None:
         return {}
     chosen, *parts = found
     return _boxed(chosen, *(_coco_entries(part, chosen) for part in parts))
 
 
-def _coco_entries(part: data_coco.CocoPart, classes: list[str]) -> list[dict]:
+def _coco_entries(part: coco.CocoPart, classes: list[str]) -> list[dict]:
     """mmdet's entries of COCO's annotations."""
     number = {
         c["id"]: classes.index(c["name"])
@@ -195,7 +189,7 @@ def _shown(entry: dict, num_classes: int) -> Sample:
 
 
 def _from_masks(folder: Path, classes: list[str] | None) -> dict[str, LabelledSet]:
-    found = data_masks.find(folder, classes)
+    found = masks.find(folder, classes)
     if found is None:
         return {}
     values = np.full(256, IGNORED, np.uint8)

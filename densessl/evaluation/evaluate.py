@@ -10,15 +10,15 @@ from typing import Any
 
 from torch import nn
 
+from densessl.conversion.source import RANDOM
 from densessl.environment import environment
 from densessl.errors import UserError
 from densessl.evaluation.data import KINDS, LabelledData, read_data
 from densessl.evaluation.features import C5, FrozenBackbone, evaluating, load_frozen
 from densessl.evaluation.tasks import TASKS, Settings, run_tasks
 from densessl.numeric import Rule
+from densessl.score import Score
 from densessl.suggest import did_you_mean
-from densessl.transfer.finetune.inits import RANDOM
-from densessl.transfer.summary import Score
 
 FORMAT = "densessl-evaluation/1"
 OF_A_ROW = ("name", "architecture", "which", "step")

@@ -13,13 +13,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from densessl.conversion.architecture import describe, fixed_size
-from densessl.conversion.source import IMAGENET_INPUT, SourceBackbone, load_source
+from densessl.conversion.source import (
+    IMAGENET_INPUT,
+    RANDOM,
+    SUPERVISED,
+    SourceBackbone,
+    load_source,
+    torchvision_file,
+)
 from densessl.datasets.images import too_many_broken
 from densessl.errors import UserError
 from densessl.evaluation.data import Sample
+from densessl.files import sha256_of
 from densessl.models.backbones import build_backbone
 from densessl.registry import MODELS
-from densessl.transfer.finetune.inits import RANDOM, SUPERVISED, file_sha256, torchvision_file
 from densessl.transforms.decode import ImageError, decode_scale, image_size, read_file, read_image
 from densessl.transforms.functional import normalize
 from densessl.transforms.lab import rgb_to_lab
@@ -139,7 +146,7 @@ def load_frozen(
         file = torchvision_file() if source == SUPERVISED else Path(source)
         found = _source(file, which, trust, architecture)
         module, meta, built = found.build(out_indices), found.meta, found.architecture
-        facts = dict(source=file.name, sha256=file_sha256(file), which=which, step=meta.get("step"))
+        facts = dict(source=file.name, sha256=sha256_of(file), which=which, step=meta.get("step"))
     method = SUPERVISED if source == SUPERVISED else meta.get("method")
     facts = dict(**facts, method=method, architecture=describe(built))
     module = module.to(get_device(), memory_format=torch.channels_last)

@@ -5,7 +5,7 @@ import pytest
 from densessl.demo.run import _pretraining_images, run_demo
 from densessl.errors import UserError
 from densessl.files import locked
-from tests.transfer.tiny_sets import make_voc
+from tests.tiny_sets import make_voc
 
 
 def test_a_folder_without_masks_is_refused_before_anything_is_written(tmp_path):

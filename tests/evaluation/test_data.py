@@ -9,7 +9,7 @@ import pytest
 from densessl.errors import UserError
 from densessl.evaluation.data import LabelledSet, Sample, read_data
 from tests.evaluation.sets import make_classes, make_split_classes, write_class
-from tests.transfer.tiny_sets import make_coco, make_mask_folders, make_voc
+from tests.tiny_sets import make_coco, make_mask_folders, make_voc
 
 
 def test_class_folders_are_split_class_by_class(tmp_path):

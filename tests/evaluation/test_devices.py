@@ -8,7 +8,7 @@ from densessl.evaluation.features import FrozenBackbone
 from tests.evaluation.pretended import GPU, PretendedGPU
 from tests.evaluation.sets import make_classes
 from tests.evaluation.test_evaluate import Colours
-from tests.transfer.tiny_sets import make_voc
+from tests.tiny_sets import make_voc
 
 
 class Elsewhere(FrozenBackbone):

@@ -13,8 +13,8 @@ from densessl.evaluation import EvaluationHook
 from densessl.models.preprocessor import ViewPreprocessor
 from densessl.transforms import MultiView
 from tests.evaluation.sets import make_classes
+from tests.tiny_sets import make_voc
 from tests.training import write_config, write_images
-from tests.transfer.tiny_sets import make_voc
 
 
 def hook(data, **options) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from densessl.models.backbones import build_backbone
 from densessl.transfer.finetune import harness, job
-from tests.transfer.tiny_sets import make_coco, make_mask_folders, make_voc
+from tests.tiny_sets import make_coco, make_mask_folders, make_voc
 
 TOOL = Path(__file__).parents[2] / "tools" / "transfer.py"
 spec = importlib.util.spec_from_file_location("transfer_tool", TOOL)

@@ -226,7 +226,7 @@ def test_exact_coco_metric_agrees_with_mmdets(tmp_path):
     from mmdet.evaluation.metrics import CocoMetric
 
     from densessl.transfer.mm.detection import ExactCocoMetric
-    from tests.transfer.tiny_sets import make_coco
+    from tests.tiny_sets import make_coco
 
     root = make_coco(tmp_path / "coco", train=1, val=6)
     file = str(root / "annotations" / "instances_val2017.json")
@@ -268,7 +268,7 @@ def test_exact_coco_metric_agrees_with_mmdets(tmp_path):
 
 def test_exact_coco_metric_without_a_detection_is_zero(tmp_path):
     from densessl.transfer.mm.detection import ExactCocoMetric
-    from tests.transfer.tiny_sets import make_coco
+    from tests.tiny_sets import make_coco
 
     root = make_coco(tmp_path / "coco", train=1, val=2)
     metric = ExactCocoMetric(

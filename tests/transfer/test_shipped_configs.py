@@ -16,7 +16,7 @@ from densessl.models.backbones import build_backbone
 from densessl.transfer.finetune.configure import load_config, missing_files, move_data_root
 from densessl.transfer.finetune.harness import check_loading
 from densessl.transfer.finetune.inits import Init, load_into, set_init_cfg
-from tests.transfer.tiny_sets import make_voc
+from tests.tiny_sets import make_voc
 
 R50 = dict(type="ResNet", depth=50)
 VOC_C4 = "faster-rcnn_r50-c4_24k_voc0712"

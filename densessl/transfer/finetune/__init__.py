@@ -1,6 +1,6 @@
 """Fine-tuning detectors and segmenters from several initialisations and comparing them.
 
-``finetune`` is imported when it is used: reading labelled data needs nothing of what it needs.
+``finetune`` is imported when it is used: its jobs, which are processes, need nothing of it.
 """
 
 import warnings

@@ -10,14 +10,14 @@ from mmengine.registry import MODELS, DefaultScope
 
 from densessl.conversion.source import IMAGENET_INPUT
 from densessl.errors import UserError
-from densessl.files import check_free_space, make_folder, open_atomically, write_json
+from densessl.files import check_free_space, make_folder, open_atomically, sha256_of, write_json
+from densessl.labels.folders import check_folder
 from densessl.transfer.finetune import configure
-from densessl.transfer.finetune.data import check_folder, read_data
+from densessl.transfer.finetune.data import read_data
 from densessl.transfer.finetune.inits import (
     Init,
     check_inits,
     coverage_of,
-    file_sha256,
     prepare_init,
     set_init_cfg,
     tensors_of,
@@ -90,7 +90,7 @@ def finetune(
     request = dict(
         config=Path(config).name,
         config_text=text_hash(cfg.pretty_text),
-        inits={name: [inits[name], file_sha256(file)] for name, file in files.items()},
+        inits={name: [inits[name], file and sha256_of(file)] for name, file in files.items()},
         seeds=seeds,
         label_fractions=fractions,
         iterations=iterations,

@@ -1,10 +1,8 @@
 """The starting points of a comparison: checkpoints, random weights, torchvision's weights."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from densessl.checkpoint import load_checkpoint, save_atomically
@@ -12,12 +10,11 @@ from densessl.conversion.architecture import is_mm
 from densessl.conversion.coverage import Coverage, compare_state
 from densessl.conversion.export import export_checkpoint
 from densessl.conversion.importers import depth_in_names
-from densessl.conversion.source import IMAGENET_INPUT
+from densessl.conversion.source import IMAGENET_INPUT, RANDOM, SUPERVISED, torchvision_file
 from densessl.conversion.targets.base import EXPORT_FORMAT
 from densessl.conversion.targets.openmmlab import bare
 from densessl.errors import UserError
-
-RANDOM, SUPERVISED = "random", "supervised"
+from densessl.files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def prepare_init(
         return Init(name, RANDOM, None, None, IMAGENET_INPUT, None)
     content = load_checkpoint(file, trust=trust)
     meta = content.get("meta") or {}
-    kept = folder / f"{name}_{file_sha256(file)[:12]}.pth"
+    kept = folder / f"{name}_{sha256_of(file)[:12]}.pth"
     folder.mkdir(parents=True, exist_ok=True)
     if meta.get("format") == EXPORT_FORMAT and meta.get("to") in ("mmdet", "mmseg"):
         if not kept.exists():  # jobs that start later read what this one has read
@@ -159,17 +156,6 @@ def set_init_cfg(model_cfg: dict, file: str | None) -> None:
         part["init_cfg"] = init
 
 
-def file_sha256(path: Path | None) -> str | None:
-    """Hash of a file, to tell one checkpoint from another of the same name."""
-    if path is None:
-        return None
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _parts(model: nn.Module) -> list[nn.Module]:
     shared = getattr(getattr(model, "roi_head", None), "shared_head", None)
     return [model.backbone] if shared is None else [model.backbone, shared]
@@ -184,22 +170,3 @@ def _added_by_design(model: nn.Module) -> tuple[str, ...]:
     shared = getattr(getattr(model, "roi_head", None), "shared_head", None)
     norm = getattr(shared, "norm", None)
     return () if norm is None else tuple(f"norm.{key}" for key in norm.state_dict())
-
-
-def torchvision_file() -> Path:
-    """torchvision's supervised ResNet-50, if it has been downloaded.
-
-    Raises:
-        UserError: It has not.
-    """
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    found = sorted(folder.glob("resnet50-*.pth"))
-    if not found:
-        raise UserError(
-            f"torchvision's supervised weights are not in {folder}.",
-            "Give the path of resnet50-0676ba61.pth instead (for tools/transfer.py as --init "
-            "supervised=PATH). It is never downloaded "
-            "silently; torchvision.models.resnet50(weights='IMAGENET1K_V1') fetches it.",
-        )
-    # 0676ba61 is IMAGENET1K_V1, the baseline of the literature.
-    return next((path for path in found if "0676ba61" in path.name), found[0])

@@ -44,7 +44,7 @@ class Res5ExtraNorm(ResLayer):
 
 @DATASETS.register_module()
 class ListedBoxes(BaseDetDataset):
-    """Images and boxes from a list that ``densessl.transfer.finetune.data`` has read and checked.
+    """Images and boxes from a list that ``densessl.labels`` has read and checked.
 
     ``ann_file`` is a JSON list of mmdet's own entries: img_path, img_id, height, width, instances.
     """

@@ -13,7 +13,7 @@ from densessl.transfer.mm import label_subset, precise_bn, to_lab  # noqa: F401 
 
 @DATASETS.register_module()
 class ListedMasks(BaseSegDataset):
-    """Images and mask PNGs from a list that ``densessl.transfer.finetune.data`` has checked.
+    """Images and mask PNGs from a list that ``densessl.labels`` has checked.
 
     Args:
         indices_of: Value in the PNG -> class index, or 255 to ignore it; every value that occurs.

@@ -10,12 +10,10 @@ from PIL import Image
 
 from densessl.errors import UserError
 from densessl.files import examples
-from densessl.transfer.finetune.data import (
-    LabelledData,
+from densessl.labels.folders import (
     check_size,
     choose_classes,
     index_images,
-    listed,
     read_ids,
     read_lines,
     read_splits,
@@ -31,27 +29,6 @@ FOLDERS = (("images", "masks"), ("images", "annotations"), ("img_dir", "ann_dir"
 NAME_FILES = ("classes.txt", "labels.txt", "labelmap.txt")
 # A class seen in fewer evaluation images than both of these makes mIoU a matter of luck.
 RARE_IMAGES, RARE_SHARE = 20, 0.05
-
-
-def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> LabelledData | None:
-    """The data set if ``folder`` has mask PNGs in a known layout, else None.
-
-    Raises:
-        UserError: It has, but its labels cannot be used.
-    """
-    found = find(folder, classes)
-    if found is None:
-        return None
-    metainfo = dict(classes=found.classes)
-    return listed(
-        folder,
-        dict(type="ListedMasks", indices_of=found.indices_of, metainfo=metainfo),
-        (found.train, found.val),
-        out_dir,
-        metric_note=f"mIoU over {len(found.classes)} classes, single scale, pixels of 255 ignored"
-        f"{found.note}",
-        evaluator=dict(type="ExactIoUMetric"),
-    )
 
 
 class MaskPairs(NamedTuple):

@@ -4,41 +4,13 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from densessl.errors import UserError
-from densessl.transfer.finetune.data import (
-    LabelledData,
+from densessl.labels.folders import (
     check_size,
     choose_classes,
     index_images,
-    listed,
     read_ids,
     read_splits,
 )
-
-THRESHOLDS = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
-NOTE = (
-    "VOC-style: AP is the area under the precision-recall curve, mean over IoU .50:.95 and "
-    "classes; objects marked difficult are ignored; not comparable to VOC07's 11-point numbers"
-)
-
-
-def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> LabelledData | None:
-    """The data set if ``folder`` has VOC's layout, else None.
-
-    Raises:
-        UserError: It has, but its labels cannot be used.
-    """
-    found = find(folder, classes)
-    if found is None:
-        return None
-    chosen, train, val = found
-    return listed(
-        folder,
-        dict(type="ListedBoxes", metainfo=dict(classes=chosen)),
-        (train, val),
-        out_dir,
-        metric_note=NOTE,
-        evaluator=dict(type="ExactVOCMetric", iou_thrs=THRESHOLDS, eval_mode="area"),
-    )
 
 
 def find(

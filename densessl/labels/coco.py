@@ -1,6 +1,5 @@
 """Boxes and instance masks in COCO's json."""
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -8,9 +7,8 @@ from typing import NamedTuple
 
 from densessl.errors import UserError
 from densessl.files import examples
-from densessl.transfer.finetune.data import (
+from densessl.labels.folders import (
     SPLITS,
-    LabelledData,
     check_size,
     choose_classes,
     read_splits,
@@ -21,40 +19,6 @@ NEEDED = {
     "annotations": ("id", "image_id", "category_id", "bbox", "area"),
     "categories": ("id", "name"),
 }
-
-
-def read(folder: Path, task: str, out_dir: Path, classes: list[str] | None) -> LabelledData | None:
-    """The data set if ``folder`` has COCO's layout, else None.
-
-    Raises:
-        UserError: It has, but its labels cannot be used.
-    """
-    masks = task == "instance"
-    found = find(folder, classes, masks)
-    if found is None:
-        return None
-    chosen, train, val = found
-    common = dict(type="CocoDataset", metainfo=dict(classes=chosen))
-    sets = [
-        dict(**common, ann_file=str(part.file), data_prefix=dict(img=f"{part.images}/"))
-        for part in (train, val)
-    ]
-    kinds = ["bbox", "segm"] if masks else ["bbox"]
-    flat = sum(not _has_area(a) for a in val.annotations)
-    return LabelledData(
-        name=folder.name,
-        classes=chosen,
-        train_images=len({a["image_id"] for a in train.annotations}),
-        val_images=len(val.content["images"]),
-        metric_note="COCO AP: 101-point, mean over IoU .50:.95 and classes, at most 100 "
-        "detections an image"
-        + (f"; {flat} objects without an area count as missed" if flat else ""),
-        # No minimum size: users' images may be small.
-        train=dict(**sets[0], filter_cfg=dict(filter_empty_gt=True, min_size=0)),
-        val=dict(**sets[1], test_mode=True),
-        evaluator=dict(type="ExactCocoMetric", ann_file=str(val.file), metric=kinds),
-        labels_sha256=hashlib.sha256(train.file.read_bytes() + val.file.read_bytes()).hexdigest(),
-    )
 
 
 class CocoPart(NamedTuple):
@@ -236,7 +200,7 @@ def _is_inside(annotation: dict, width: float, height: float) -> bool:
     return left < width and top < height and left + across >= 0 and top + down >= 0
 
 
-def _has_area(annotation: dict) -> bool:
+def has_area(annotation: dict) -> bool:
     """Whether mmdet takes it."""
     return min(annotation["bbox"][2:]) >= 1 and annotation["area"] > 0
 
@@ -269,7 +233,7 @@ def _annotations(content: dict, path: Path, ids: set[int], masks: bool) -> list[
             f"with the id {examples(map(str, outside))}.",
             "Correct them, or take them out; left, top, width and height are in pixels.",
         )
-    if not any(map(_has_area, annotations)):
+    if not any(map(has_area, annotations)):
         raise UserError(
             f"No annotation of the chosen classes in {path} can be learned from: each has the area "
             "0, or a bbox of less than a pixel.",
