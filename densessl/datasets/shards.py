@@ -90,9 +90,14 @@ def check_all_there(found: list[Path]) -> None:
                 "remove them and write them again",
             )
     for file in found:
-        if file.name == COUNT and counts[file.parent] < int(file.read_text()):
+        if file.name != COUNT:
+            continue
+        written = file.read_bytes().strip()
+        # What is no number cannot say that all are there.
+        if not written.isdigit() or counts[file.parent] < int(written):
             raise UserError(
-                f"Of {file.read_text()} shards {counts[file.parent]} are in {file.parent}.",
+                f"{counts[file.parent]} shards are in {file.parent}, and {COUNT} says "
+                f"{written[:20].decode(errors='replace')!r}.",
                 f"copy all of them, or remove {COUNT} to train on these",
             )
 

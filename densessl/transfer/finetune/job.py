@@ -102,12 +102,13 @@ class RecordHook(Hook):
         if os.getppid() != self.parent:
             raise SystemExit("the harness is gone")
         trained = self.last - self.started - sum(self.evaluating)
-        phase, passes, rest = "training", list(self.evaluating), 0.0
+        phase, passes, rest = "training", self.evaluating, 0.0
         if evaluated is not None:
             this = self.last - self.val_started
             trained -= this
             phase, rest = f"evaluating ({100 * evaluated:.0f} %)", 1 - evaluated
-            passes += [this / evaluated] if evaluated else []
+            if evaluated and not passes:  # its first images take longer, so only for want of others
+                passes = [this / evaluated]
         speed = trained / max(1, step - self.first)
         each = sum(passes) / max(1, len(passes))
         interval = runner.train_loop.val_interval
