@@ -33,10 +33,28 @@ def gather_cells(cells: Tensor, index: Tensor) -> Tensor:
 
 
 def pool_to_grid(features: Tensor, grid: int | None) -> Tensor:
-    """Average-pools (B, C, H, W) to (B, C, grid, grid); None leaves the map as it is."""
+    """Average-pools (B, C, H, W) to (B, C, grid, grid); None leaves the map as it is.
+
+    As ``adaptive_avg_pool2d`` does, whose gradient is not deterministic on a GPU.
+    """
     height, width = features.shape[-2:]
     if grid is None or height == width == grid:
         return features
-    if height % grid == width % grid == 0:  # has a deterministic gradient on a GPU
+    if height % grid == width % grid == 0:
         return F.avg_pool2d(features, (height // grid, width // grid))
-    return F.adaptive_avg_pool2d(features, grid)
+    rows, columns = (_shares(side, grid, features) for side in (height, width))
+    return _pool(features, rows, columns).to(features.dtype)
+
+
+@full_precision
+def _pool(features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return rows @ features @ columns.T
+
+
+def _shares(side: int, grid: int, like: Tensor) -> Tensor:
+    """(grid, side): the share of each place in each cell, which may overlap by a place."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    place = torch.arange(side, device=like.device)
+    cell = torch.arange(grid, device=like.device)[:, None]
+    covered = (place >= cell * side // grid) & (place < -(-(cell + 1) * side // grid))
+    return covered.to(dtype) / covered.sum(1, keepdim=True)

@@ -10,7 +10,7 @@ from densessl.correspondence import (
     match_chance,
     near_cells,
 )
-from densessl.correspondence.feature import gather_cells
+from densessl.correspondence.feature import gather_cells, pool_to_grid
 
 
 def test_cell_centres_of_a_whole_224_view():
@@ -117,3 +117,13 @@ def test_distances_stay_exact_far_from_the_origin():
     diagonal = cell_diagonals(box, 7)
     pairs = match_by_distance(centers, centers, diagonal, diagonal)
     assert torch.equal(pairs[0], torch.eye(49, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 8), (12, 10), (3, 7), (14, 7)])
+def test_pooling_to_a_grid_is_adaptive_average_pooling(height, width):
+    maps = torch.randn(2, 3, height, width, dtype=torch.double, requires_grad=True)
+    weight = torch.randn(2, 3, 5, 5, dtype=torch.double)
+    pools = pool_to_grid(maps, 5), torch.nn.functional.adaptive_avg_pool2d(maps, 5)
+    torch.testing.assert_close(*pools)
+    torch.testing.assert_close(*(torch.autograd.grad((p * weight).sum(), maps) for p in pools))
+    assert pool_to_grid(maps.bfloat16(), 5).dtype == torch.bfloat16

@@ -33,7 +33,8 @@ def assert_same(method: Method, batch: ViewBatch, expected: Tensor) -> None:
 
 
 def assert_one_step(method: Method, batch: ViewBatch, momentum: float = 0.0) -> dict[str, Tensor]:
-    """One step moves student and teacher as it should, and no other parameter.
+    """One step moves student and teacher as it should, and no other parameter; a pass in eval mode
+    before it moves nothing.
 
     Args:
         method: Any.
@@ -44,6 +45,11 @@ def assert_one_step(method: Method, batch: ViewBatch, momentum: float = 0.0) -> 
         Changes of the state by name; unchanged entries are left out.
     """
     before = {name: value.clone() for name, value in method.state_dict().items()}
+    method.eval()
+    with torch.no_grad():
+        method.loss(batch)
+    torch.testing.assert_close(method.state_dict(), before, rtol=0, atol=0, equal_nan=True)
+    method.train()
     parameters, grads, wrapper = dict(method.named_parameters()), {}, optimizer_for(method)
     wrapper.optimizer.register_step_pre_hook(
         lambda *_: grads.update((name, p.grad) for name, p in parameters.items())

@@ -10,7 +10,8 @@ from densessl.models.distributed import gather
 class NoiseContrast(nn.Module):
     """The ``nce`` loss and its Z: estimated from the first batch over all ranks, then frozen.
 
-    Z is part of the state. With accumulation the first batch is the first micro-batch.
+    Z is part of the state. With accumulation the first batch is the first micro-batch. In eval mode
+    nothing is frozen.
 
     Args:
         num_samples: Entries of the bank that the negatives are drawn from.
@@ -28,8 +29,11 @@ class NoiseContrast(nn.Module):
 
     def forward(self, f: Tensor, v: Tensor, negatives: Tensor) -> Tensor:
         """See ``nce``."""
-        if not self._estimated and self.log_z.isnan():
+        log_z = self.log_z
+        if not self._estimated and log_z.isnan():
             z = nce_partition(f.detach(), negatives, self.num_samples, self.temperature)
-            self.log_z.copy_(gather(z.view(1)).mean().log())
-        self._estimated = True
-        return nce(f, v, negatives, self.log_z, self.num_samples, self.temperature)
+            log_z = gather(z.view(1)).mean().log()
+            if self.training:
+                self.log_z.copy_(log_z)
+        self._estimated |= self.training
+        return nce(f, v, negatives, log_z, self.num_samples, self.temperature)

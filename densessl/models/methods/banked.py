@@ -62,8 +62,10 @@ class BankMethod(Method):
         return MemoryBank(self.num_samples, dim, self.momentum)
 
     def remember(self, bank: MemoryBank, index: Tensor, features: Tensor) -> None:
-        """Updates entries ``index`` (N,) of ``bank`` with (N, dim) features, after the step."""
-        self._seen.append((bank, start_gather(index), start_gather(features)))
+        """Updates entries ``index`` (N,) of ``bank`` with (N, dim) features, after the step; does
+        nothing in eval mode."""
+        if self.training:
+            self._seen.append((bank, start_gather(index), start_gather(features)))
 
     def after_optimizer_step(self) -> None:
         for bank, index, features in self._seen:
