@@ -54,7 +54,7 @@ def assert_one_step(method: Method, batch: ViewBatch, momentum: float = 0.0) -> 
     wrapper.optimizer.register_step_pre_hook(
         lambda *_: grads.update((name, p.grad) for name, p in parameters.items())
     )
-    method.train_step(batch, wrapper)
+    assert method.train_step(batch, wrapper)["loss"].isfinite()
     after = method.state_dict()
     for name, parameter in parameters.items():
         moved = not torch.equal(before[name], after[name])

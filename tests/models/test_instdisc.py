@@ -91,7 +91,8 @@ def assert_bank_moved(before, after, index, features):
 
 def test_z_is_estimated_once_and_resumed():
     method = instdisc()
-    method.loss(one_view())
+    assert method.eval().loss(one_view())["loss"].isfinite() and method.contrast.log_z.isnan()
+    assert method.train().loss(one_view())["loss"] == method.loss(one_view())["loss"]
     z = method.contrast.log_z.clone()
     method.loss(one_view(seed=1))
     assert z.isfinite() and method.contrast.log_z == z

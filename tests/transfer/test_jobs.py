@@ -100,6 +100,10 @@ def test_the_estimate_counts_evaluations_by_epoch(tmp_path):
     told = json.loads((tmp_path / "progress.json").read_text())
     assert told["seconds_left"] == pytest.approx(15, abs=1)
     assert told["phase"] == "evaluating (25 %)"
+    hook.evaluating, hook.started = [10.0], time.time() - 65
+    hook._tell(runner, 200, evaluated=0.25)  # one that was measured whole counts alone
+    told = json.loads((tmp_path / "progress.json").read_text())
+    assert told["seconds_left"] == pytest.approx(7.5, abs=0.1)
 
 
 def test_the_clock_of_an_evaluation_starts_before_precise_bn():

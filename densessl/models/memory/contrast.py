@@ -25,14 +25,14 @@ class NoiseContrast(nn.Module):
         self.register_buffer("log_z", torch.tensor(torch.nan))
         self.num_samples = num_samples
         self.temperature = temperature
-        self._estimated = False  # so that the device is asked only once
+        self._estimated = False  # so that training asks the device only once
 
     def forward(self, f: Tensor, v: Tensor, negatives: Tensor) -> Tensor:
         """See ``nce``."""
         log_z = self.log_z
         if not self._estimated and log_z.isnan():
             z = nce_partition(f.detach(), negatives, self.num_samples, self.temperature)
-            log_z = gather(z.view(1)).mean().log()
+            log_z = gather(z.view(1)).mean().log().to(log_z)
             if self.training:
                 self.log_z.copy_(log_z)
         self._estimated |= self.training
