@@ -76,8 +76,8 @@ class OptimizerStepHook(Hook):
     def before_train(self, runner: Runner) -> None:
         method = method_of(runner)
         method.step = runner.iter
-        total = runner.max_epochs * len(runner.train_dataloader)
-        self._handle = follow_steps(method, runner.optim_wrapper.optimizer, total)
+        optimizer = runner.optim_wrapper.optimizer
+        self._handle = follow_steps(method, optimizer, runner.train_loop.total_steps)
 
     def after_train(self, runner: Runner) -> None:
         self._handle.remove()

@@ -45,9 +45,18 @@ class PretrainLoop(EpochBasedTrainLoop):
                 "leave it out; what an epoch leaves over comes in another one",
             )
         self.max_steps = math.inf if max_steps is None else max_steps
-        self._max_iters = min(self._max_iters, self.max_steps)
         self.epoch_began = 0  # optimizer steps before the current epoch
         self._batches = None
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all epochs. Those behind a resume may have been of another length."""
+        return self.epoch_began + (self._max_epochs - self._epoch) * len(self.dataloader)
+
+    @property
+    def max_iters(self) -> int:
+        """Optimizer steps at the end of this training, for the log's time left."""
+        return min(self.total_steps, self.max_steps)
 
     def run(self):
         """Trains to the end, which a resumed run may have reached already."""

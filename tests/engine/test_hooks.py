@@ -199,8 +199,9 @@ def test_a_collapse_is_said_at_the_end_of_the_epoch(
 def test_a_method_is_told_its_step_and_how_many_there_will_be():
     method = build(MoCo, GlobalHead(12, (16,), 8), queue_size=8)
     wrapper = optimizer_for(method)
-    runner = SimpleNamespace(model=method, optim_wrapper=wrapper, train_dataloader=range(8))
-    OptimizerStepHook().before_train(SimpleNamespace(**vars(runner), iter=5, max_epochs=3))
+    loop = SimpleNamespace(total_steps=24)
+    runner = SimpleNamespace(model=method, optim_wrapper=wrapper, train_loop=loop, iter=5)
+    OptimizerStepHook().before_train(runner)
     assert (method.step, method.total_steps) == (5, 24)
 
 

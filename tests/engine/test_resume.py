@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from densessl.checkpoint import load_checkpoint
-from densessl.engine import pretrain
+from densessl.engine import hooks, pretrain
 from densessl.engine.config import load_config
 from densessl.engine.pretrain import alone_in, latest_checkpoint
 from densessl.engine.recipe import differences, recipe_of
@@ -38,11 +38,27 @@ def assert_same(one: dict, other: dict) -> None:
         assert same, name
 
 
+@pytest.fixture
+def totals(monkeypatch) -> list[int]:
+    """How many steps the method is told of, a training."""
+    told = []
+
+    def follow(method, optimizer, total_steps):
+        told.append(total_steps)
+        return follow_steps(method, optimizer, total_steps)
+
+    follow_steps = hooks.follow_steps
+    monkeypatch.setattr(hooks, "follow_steps", follow)
+    return told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "workers, accumulation, size", [(0, 1, 32), (2, 1, [(0, 24), (1, 32)]), (0, 2, 32)]
 )
-def test_resuming_inside_an_epoch_changes_nothing(tmp_path, images, workers, accumulation, size):
+def test_resuming_inside_an_epoch_changes_nothing(
+    tmp_path, images, totals, workers, accumulation, size
+):
     """Two epochs of 8 steps (4 with accumulation), stopped inside both and between them."""
     options = {
         "train_dataloader.dataset.transform.size": size,
@@ -67,6 +83,7 @@ def test_resuming_inside_an_epoch_changes_nothing(tmp_path, images, workers, acc
     resumed = pretrain(config, work_dir=tmp_path / "pieces", resume=True, **options)
     assert resumed.name == whole.name == "epoch_2.pth"
     assert_same(states(whole), states(resumed))
+    assert totals == 5 * [2 * length]
 
 
 def test_a_finished_run_stays_finished(tmp_path, images):
@@ -93,7 +110,8 @@ def test_the_seed_of_the_checkpoint_goes_on(tmp_path, images):
 
 
 @pytest.mark.slow
-def test_a_changed_batch_starts_the_epoch_again_and_says_so(tmp_path, images, capsys):
+def test_a_changed_batch_starts_the_epoch_again_and_says_so(tmp_path, images, totals, capsys):
+    """What moves with the share done, as a teacher's momentum, ends with the last step then."""
     config = write_config(tmp_path / "config.py", images, extra="log_level = 'WARNING'")
     first = pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_steps": 5})
     options = {"train_dataloader.batch_size": 8, "train_cfg.max_epochs": 1, "model.queue_size": 8}
@@ -105,6 +123,7 @@ def test_a_changed_batch_starts_the_epoch_again_and_says_so(tmp_path, images, ca
     )
     meta = load_checkpoint(last)["meta"]
     assert meta["iter"] == 5 + 4 and meta["epoch"] == 1
+    assert totals == [16, 9]
     assert "the images or the batch have changed: epoch 1 starts again" in capsys.readouterr().out
 
 
