@@ -102,6 +102,15 @@ def add_architecture(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--trust``; see ``load_checkpoint`` and ``read_architecture``."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="read a checkpoint that holds code or a network of your own; its code runs here",
+    )
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Adds ``--cfg-options KEY=VALUE ...``."""
     parser.add_argument(

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from densessl.options import Parser, output_file, tool
+from densessl.options import Parser, add_trust, output_file, tool
 
 
 @tool
@@ -19,11 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="timm's name of the network, where another project's file does not say it",
     )
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="read a checkpoint that contains code, which then runs on this machine",
-    )
+    add_trust(parser)
     args = parser.parse_args(argv)
 
     from densessl.conversion.export import export_checkpoint

@@ -6,7 +6,16 @@ import sys
 from pathlib import Path
 
 from densessl.errors import UserError
-from densessl.options import Parser, add_architecture, natural, output_file, positive, seed, tool
+from densessl.options import (
+    Parser,
+    add_architecture,
+    add_trust,
+    natural,
+    output_file,
+    positive,
+    seed,
+    tool,
+)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -65,9 +74,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--workers", type=natural, default=0, metavar="N", help="decoding processes"
     )
     parser.add_argument("--out", type=output_file, metavar="FILE", help="write the result as JSON")
-    parser.add_argument(
-        "--trust", action="store_true", help="read a checkpoint that holds code (it will be run)"
-    )
+    add_trust(parser)
     parser.add_argument(
         "--table", nargs="+", metavar="FILE", help="instead: print such files as a Markdown table"
     )

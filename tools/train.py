@@ -8,9 +8,10 @@ import signal
 import sys
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from densessl.conversion.architecture import natural_target
+from densessl.conversion.architecture import is_mm, natural_target
 from densessl.engine.config import load_config
 from densessl.engine.hooks import Stopped
 from densessl.engine.optim import PRECISIONS
@@ -42,6 +43,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def advice(cfg: Config, checkpoint: str) -> str:
+    """What to do with the checkpoint."""
+    backbone = cfg.model.backbone
+    target = natural_target(backbone)
+    if target is None:
+        return f"in Python densessl.load_backbone({checkpoint!r}, trust=True)"
+    own = " --trust" if is_mm(backbone) and cfg.get("custom_imports") else ""
+    return f"python tools/convert.py {shlex.quote(checkpoint)} backbone.pth --to {target}{own}"
+
+
 @tool
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
@@ -65,11 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"\nStopped at once: only earlier checkpoints stay.\n{GO_ON}", file=sys.stderr)
         return 128 + signal.SIGINT
     if is_main_process():
-        print(
-            f"\nCheckpoint: {checkpoint}\n"
-            f"Next: python tools/convert.py {shlex.quote(str(checkpoint))} backbone.pth "
-            f"--to {natural_target(cfg.model.backbone)}"
-        )
+        print(f"\nCheckpoint: {checkpoint}\nNext: {advice(cfg, str(checkpoint))}")
     return 0
 
 

@@ -6,7 +6,7 @@ import sys
 
 from densessl.conversion.source import RANDOM, SUPERVISED
 from densessl.errors import UserError
-from densessl.options import Parser, add_cfg_options, positive, seed, tool
+from densessl.options import Parser, add_cfg_options, add_trust, positive, seed, tool
 from densessl.transfer.finetune import finetune
 
 
@@ -49,9 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=positive, default=1, metavar="N", help="jobs at the same time"
     )
-    parser.add_argument(
-        "--trust", action="store_true", help="read checkpoints that hold code (it will be run)"
-    )
+    add_trust(parser)
     add_cfg_options(parser)
     return parser.parse_args(argv)
 

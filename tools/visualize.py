@@ -10,6 +10,7 @@ from densessl.options import (
     Parser,
     add_architecture,
     add_cfg_options,
+    add_trust,
     natural,
     output_file,
     positive,
@@ -43,6 +44,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     trained.add_argument("--stage", type=natural, default=3, help="whose map, 0..3 = C2..C5 (3)")
     trained.add_argument("--which", default="student", help="student (default) or teacher")
     add_architecture(trained)
+    add_trust(trained)
 
     views = what.add_parser("views", parents=[shared], help="crops and augmented views of a config")
     views.add_argument("config")

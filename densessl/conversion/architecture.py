@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from densessl.errors import UserError
 from densessl.models.backbones.resnet import LAYOUTS as RESNETS
 
+OURS = ("ResNet", "SplitResNet", "TimmBackbone", "MMBackbone")
+
 
 def kind_of(architecture: dict) -> str:
     """The backbone's class, without the registry's name or the class's module."""
@@ -59,8 +61,8 @@ def as_resnet(architecture: dict, target: str, dilated: bool = False) -> dict:
     }
 
 
-def natural_target(architecture: dict) -> str:
-    """The target that surely has this backbone: mmdet where it can."""
+def natural_target(architecture: dict) -> str | None:
+    """The target that surely has this backbone: mmdet where it can; None for one of one's own."""
     if is_mm(architecture):
         return "mmseg" if architecture["model"]["type"].startswith("mmseg.") else "mmdet"
     if "name" in architecture:
@@ -68,7 +70,7 @@ def natural_target(architecture: dict) -> str:
             resnet_depth(architecture, "mmdet")
         except UserError:
             return "timm"
-    return "mmdet"
+    return "mmdet" if kind_of(architecture) in OURS else None
 
 
 def describe(architecture: dict) -> str:

@@ -147,7 +147,8 @@ def export_checkpoint(
     """
     target, src, dst = get_target(to), Path(src), Path(dst)
     _check_output(dst, target)
-    source = find_backbone(load_checkpoint(src, trust=trust), which, str(src), architecture)
+    content = load_checkpoint(src, trust=trust)
+    source = find_backbone(content, which, str(src), architecture, trust)
     if not source.coverage.complete:
         return _begin(dst, src, target, which, source)
     source = source.as_one()
@@ -198,7 +199,7 @@ def verify(exported: str | Path, source: str | Path, trust: bool = False) -> Exp
         )
     target, which = get_target(meta["to"]), meta["which"]
     name = meta["architecture"].get("name")
-    found = find_backbone(load_checkpoint(src, trust=trust), which, str(src), name)
+    found = find_backbone(load_checkpoint(src, trust=trust), which, str(src), name, trust)
     if not found.coverage.complete:
         return _begin(exported, src, target, which, found)
     found = found.as_one()

@@ -12,6 +12,7 @@ from densessl.checkpoint import CHECKPOINT_FORMAT, load_checkpoint
 from densessl.conversion.architecture import describe, is_mm, kind_of
 from densessl.conversion.coverage import Coverage, compare_state
 from densessl.conversion.importers import HEADS, recognise, take
+from densessl.conversion.safety import read_architecture
 from densessl.conversion.targets import get_target
 from densessl.conversion.targets.base import EXPORT_FORMAT
 from densessl.conversion.targets.openmmlab import bare
@@ -35,7 +36,7 @@ class SourceBackbone:
         architecture: Ours, as for ``build_backbone``.
         state: Bare names (torchvision's or timm's) -> contiguous tensors, floats in float32.
         coverage: How the state covers the architecture's own net.
-        meta: ``input``, and ``method``, ``step`` and ``view_size`` where known.
+        meta: ``input``, and ``method``, ``step``, ``view_size`` and ``imports`` where known.
         notes: What the user should know.
     """
 
@@ -53,7 +54,7 @@ class SourceBackbone:
             out_indices: Stages to return, 0..3 = C2..C5; None leaves them to the architecture.
         """
         stages = {} if out_indices is None else {"out_indices": tuple(out_indices)}
-        backbone = build_backbone(self.architecture | stages)
+        backbone = _built(self.architecture | stages)
         backbone.load_state_dict(self.under(backbone))
         return backbone
 
@@ -130,7 +131,8 @@ def load_source(
     Raises:
         UserError: As :func:`load_backbone`.
     """
-    source = find_backbone(load_checkpoint(checkpoint, trust), which, str(checkpoint), architecture)
+    content = load_checkpoint(checkpoint, trust)
+    source = find_backbone(content, which, str(checkpoint), architecture, trust)
     if not source.coverage.complete:
         raise UserError(
             f"{checkpoint} does not hold a whole {describe(source.architecture)}:\n"
@@ -160,7 +162,11 @@ def torchvision_file() -> Path:
 
 
 def find_backbone(
-    checkpoint: dict, which: str, name: str, architecture: str | None = None
+    checkpoint: dict,
+    which: str,
+    name: str,
+    architecture: str | None = None,
+    trust: bool = False,
 ) -> SourceBackbone:
     """The backbone in a checkpoint of ours, in an exported file or in another project's checkpoint.
 
@@ -169,6 +175,7 @@ def find_backbone(
         which: ``student`` (what was trained) or ``teacher`` (its moving average).
         name: The file's name, for messages.
         architecture: timm's name of it, where another project's checkpoint does not say it.
+        trust: See ``read_architecture``.
 
     Returns:
         What was found; look at its ``coverage`` before using the weights.
@@ -188,10 +195,11 @@ def find_backbone(
     if kind is None:
         named = {} if architecture is None else {"arch": architecture}
         found = _foreign({**checkpoint, **named}, which, name)
-    elif kind == CHECKPOINT_FORMAT:
-        found = _ours(checkpoint, which, name)
-    elif kind == EXPORT_FORMAT:
-        found = _exported(checkpoint, which, name)
+    elif kind in (CHECKPOINT_FORMAT, EXPORT_FORMAT):
+        if "architecture" in meta:
+            meta = dict(meta, architecture=read_architecture(meta, name, trust))
+        read = _ours if kind == CHECKPOINT_FORMAT else _exported
+        found = read({**checkpoint, "meta": meta}, which, name)
     else:
         raise UserError(
             f"{name} has the format '{kind}', which this version of densessl does not know.",
@@ -254,7 +262,8 @@ def _foreign(checkpoint: dict, which: str, name: str) -> SourceBackbone:
 
 
 def _source(layout: str, architecture: dict, state: dict, meta: dict) -> SourceBackbone:
-    known = {key: meta[key] for key in ("method", "input", "step", "view_size") if key in meta}
+    kept = ("method", "input", "step", "view_size", "imports")
+    known = {key: meta[key] for key in kept if key in meta}
     clean = {}
     for key, value in state.items():
         # A clone: a view would drag its whole storage into the exported file.
@@ -276,15 +285,21 @@ def _inner_prefix(architecture: dict) -> str:
 
 def _bare_state(architecture: dict) -> dict[str, Tensor]:
     prefix = _inner_prefix(architecture)
+    state = _built(architecture).state_dict()
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def _built(architecture: dict) -> nn.Module:
     try:
-        state = build_backbone(architecture).state_dict()
+        return build_backbone(architecture)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"The architecture {dict(architecture)} cannot be built: {error.args[0]}",
             "A backbone of your own must be imported, and so registered, before its checkpoint is "
-            "read. Otherwise the checkpoint is of another version of densessl.",
+            "read, or the checkpoint read with --trust (from Python: trust=True), and it must take "
+            "out_indices where stages are chosen. Otherwise the checkpoint is "
+            "of another version of densessl.",
         ) from error
-    return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
 def _no_such(name: str, which: str, there: list[str], why: str) -> UserError:

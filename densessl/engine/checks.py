@@ -142,8 +142,7 @@ def _check_dict(value: ConfigDict, where: str) -> None:
         known = _parameters(target)
         if known is not None:
             known = known | BUILDER_KEYS.get(where.rstrip(".0123456789"), set())
-        # What other projects' parts take dicts for, they take out what they please.
-        deeper = target.__module__.partition(".")[0] not in OTHER_PROJECTS
+        deeper = _hands_on(target.__module__)
     else:
         known = UNTYPED_KEYS.get(where)
     for key, item in value.items():
@@ -152,6 +151,14 @@ def _check_dict(value: ConfigDict, where: str) -> None:
         # Free-form arguments (dist_cfg, view specs) are judged by what reads them.
         if deeper:
             _check_value(item, f"{where}.{key}")
+
+
+def _hands_on(module: str) -> bool:
+    """Whether dicts inside of what ``module`` builds are of parts that are built too. Parts of
+    others, a user's own among them, take out of theirs what they please (``norm_cfg``)."""
+    return module.split(".")[0] in ("densessl", "mmengine", "torch") and (
+        not module.startswith("mmengine.hooks")
+    )
 
 
 def _suggest_deeper(key: str, cfg: Config) -> None:

@@ -191,10 +191,12 @@ class PretrainRunner(Runner):
         view_size = getattr(transform, "size", None)
         if hasattr(transform, "size_at"):  # that of the last step
             view_size = transform.size_at(max(epoch - (iter == began), 0))
+        imports = (self.cfg.get("custom_imports") or {}).get("imports") or []
         return dict(
             format=CHECKPOINT_FORMAT,
             method=type(method).__name__,
             architecture=self.cfg.model.backbone.to_dict(),
+            imports=[imports] if isinstance(imports, str) else [*imports],
             recipe=recipe_of(self.cfg) | self._restored,
             input=preprocessor.input,
             view_size=view_size,

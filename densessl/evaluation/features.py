@@ -151,7 +151,7 @@ def load_frozen(
     facts = dict(**facts, method=method, architecture=describe(built))
     module = module.to(get_device(), memory_format=torch.channels_last)
     # Names of other projects' methods are not registered here.
-    token = method == "MoCoV3" or method is None or MODELS.get(method) is None
+    token = method == "MoCoV3" or method not in MODELS.module_dict
     return FrozenBackbone(module, meta["input"], out_indices, facts, meta.get("view_size"), token)
 
 

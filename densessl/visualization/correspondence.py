@@ -35,6 +35,7 @@ def show_correspondence(
     which: str = "student",
     seed: int = 0,
     architecture: str | None = None,
+    trust: bool = False,
 ) -> Figure:
     """A row for each image: two random crops, and a line from cells of the first to their matches.
 
@@ -50,11 +51,12 @@ def show_correspondence(
         which: ``student`` or ``teacher``.
         seed: Of the crops and of random weights.
         architecture: See ``load_frozen``.
+        trust: See ``load_frozen``.
 
     Raises:
         UserError: The checkpoint or an image cannot be used.
     """
-    frozen = load_frozen(source, which, (stage,), architecture, seed)
+    frozen = load_frozen(source, which, (stage,), architecture, seed, trust)
     make = MultiView([dict(preset="crop_flip", scale=(0.2, 1.0))] * 2, size)
     paths = some_images(images, count)
     samples = []

@@ -20,6 +20,7 @@ def show_features(
     which: str = "student",
     seed: int = 0,
     architecture: str | None = None,
+    trust: bool = False,
 ) -> Figure:
     """A row for each image: the image, and each backbone's map of it in false colours.
 
@@ -35,6 +36,7 @@ def show_features(
         which: ``student`` or ``teacher``.
         seed: Of random weights.
         architecture: See ``load_frozen``.
+        trust: See ``load_frozen``.
 
     Raises:
         UserError: A checkpoint or an image cannot be used.
@@ -49,7 +51,7 @@ def show_features(
     for row, path in enumerate(paths):
         show(axes[row, 0], pixels[row].numpy(), path.name)
     for column, (name, source) in enumerate(sources.items(), 1):
-        frozen = load_frozen(source, which, (stage,), architecture, seed)
+        frozen = load_frozen(source, which, (stage,), architecture, seed, trust)
         with evaluating(frozen.module):
             colours = components(frozen.maps(pixels, (stage,)).cpu())
         for row in range(len(paths)):

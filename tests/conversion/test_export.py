@@ -309,6 +309,7 @@ def test_load_backbone(checkpoints):
         ("timm", dict(type="TimmBackbone", name="convnext_tiny")),
         ("mmdet", dict(type="MMBackbone", model=dict(type="mmdet.SwinTransformer"))),
         ("mmseg", dict(type="MMBackbone", model=dict(type="mmseg.MixVisionTransformer"))),
+        (None, dict(type="NetOfOnesOwn")),
     ],
 )
 def test_the_advice_after_training_is_a_target_that_takes_it(target, architecture):

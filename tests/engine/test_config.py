@@ -186,6 +186,28 @@ def test_what_mm_configs_often_say_and_pretraining_cannot_do_is_named(shipped, c
         check_config(cfg)
 
 
+class OnesOwn:
+    """Takes out of its dicts what it pleases."""
+
+    def __init__(self, norm_cfg=None, plan=None):
+        pass
+
+
+def test_dicts_inside_of_others_parts_are_left_to_them(shipped):
+    """mm's backbones put ``requires_grad`` into a ``norm_cfg``, and a ``type`` need not be one."""
+    cfg = deepcopy(shipped)
+    norm = dict(type="BN", requires_grad=True)
+    cfg.model.backbone = dict(_delete_=True, type=OnesOwn, norm_cfg=norm)
+    cfg.custom_hooks = [
+        dict(type=OnesOwn, plan=dict(type="linear")),
+        dict(type="ProfilerHook", on_trace_ready=dict(type="log_trace", sort_by="cpu_time")),
+    ]
+    check_config(cfg)
+    cfg.custom_hooks = [dict(type=OnesOwn, plam=3)]
+    with pytest.raises(UserError, match="did you mean 'plan'"):
+        check_config(cfg)
+
+
 def test_the_parts_that_pretraining_needs_are_the_default(shipped):
     cfg = deepcopy(shipped)
     assert "type" not in cfg.train_cfg and "constructor" not in cfg.optim_wrapper

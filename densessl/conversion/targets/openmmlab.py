@@ -15,7 +15,6 @@ from densessl.conversion.architecture import is_mm
 from densessl.conversion.targets.base import State, Target, missing_package, numbers
 from densessl.errors import UserError
 
-BEGINNINGS = ("init_cfg", "pretrained", "convert_weights")  # with which weights theirs begin
 NORM_CFGS = {"bn": {"type": "BN"}, "gn": {"type": "GN", "num_groups": 32}}
 
 
@@ -78,7 +77,7 @@ class OpenMMLabTarget(Target):
             architecture: One of the values of ``forms``.
         """
         if is_mm(architecture):
-            model = {k: v for k, v in architecture["model"].items() if k not in BEGINNINGS}
+            model = architecture["model"]
             home, _, name = model["type"].partition(".")
             # What is of a third project, such as mmpretrain's, is that in their configs too.
             return model | {"type": name if home in ("mmdet", "mmseg") else model["type"]}

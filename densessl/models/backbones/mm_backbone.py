@@ -39,7 +39,8 @@ class MMBackbone(nn.Module):
             raise UserError(
                 f"model.backbone.model.type is {kind!r}, which is no backbone here.",
                 "write the project before the name, such as mmdet.SwinTransformer, and install it "
-                'with pip install -e ".[transfer]" --no-build-isolation',
+                'with pip install -e ".[transfer]" --no-build-isolation; one of your own is '
+                "imported by custom_imports in a config, and with a checkpoint by --trust",
             )
         self.model = MODELS.build(model)
         if getattr(self.model, "norm_eval", False):
