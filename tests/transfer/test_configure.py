@@ -2,6 +2,7 @@
 
 import pytest
 
+from densessl.engine.config import config_folder
 from densessl.errors import UserError
 from densessl.transfer.finetune.configure import (
     fit_backbone,
@@ -54,6 +55,18 @@ def test_options_reach_the_config_and_new_arguments_pass():
     assert optimizer.lr == 0.5 and optimizer.amsgrad is True
     cfg = load_config("fcos_fpn_small", {"model.bbox_head.strides.0": 4})
     assert cfg.model.bbox_head.strides[0] == 4
+
+
+@pytest.mark.parametrize("name", ["mask-rcnn_fpn_small", "fcos_fpn_small", "fcn_small"])
+@pytest.mark.parametrize("own", ["json", ["json", "csv"]])
+def test_imports_of_ones_own_come_after_those_that_the_config_needs(tmp_path, name, own):
+    (base,) = config_folder().glob(f"transfer/*/{name}.py")
+    (tmp_path / "own.py").write_text(
+        f"_base_ = {str(base)!r}\ncustom_imports = dict(imports={own!r})\n"
+    )
+    needed = load_config(name).custom_imports.imports
+    imports = load_config(tmp_path / "own.py").custom_imports.imports
+    assert imports == [*needed, *([own] if isinstance(own, str) else own)]
 
 
 def test_wrong_configs(tmp_path):

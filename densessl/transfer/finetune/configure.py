@@ -38,10 +38,21 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
             f"{path} is no transfer config: it has no `transfer = dict(task=..., ...)`.",
             f"Take one of those in {config_folder() / 'transfer'}, or inherit from one.",
         )
+    _import_ours(cfg)
     for key, value in (options or {}).items():
         apply_option(cfg, key, value)
     check_values(cfg)
     return cfg
+
+
+def _import_ours(cfg: Config) -> None:
+    """A config's own ``custom_imports`` take the place of those it inherits, which it needs too."""
+    part = "segmentation" if cfg.transfer.task == "segmentation" else "detection"
+    named, ours = cfg.get("custom_imports") or {}, f"densessl.transfer.mm.{part}"
+    imports = named.get("imports") or []
+    imports = [imports] if isinstance(imports, str) else imports
+    if ours not in imports:
+        cfg.custom_imports = dict(named, imports=[ours, *imports])
 
 
 def apply_option(cfg: Config, key: str, value: Any) -> None:
