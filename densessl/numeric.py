@@ -27,6 +27,7 @@ def is_whole(value: Any) -> bool:
 POSITIVE_WHOLE = Rule("a whole number above 0", lambda value: is_whole(value) and value > 0)
 WHOLE = Rule("a whole number, 0 or above", lambda value: is_whole(value) and value >= 0)
 POSITIVE = Rule("a number above 0", lambda value: is_real(value) and value > 0)
+NOT_NEGATIVE = Rule("a number, 0 or above", lambda value: is_real(value) and value >= 0)
 SHARE = Rule("a number from 0 to 1", lambda value: is_real(value) and 0 <= value <= 1)
 
 

@@ -6,22 +6,45 @@ from typing import Any
 from mmengine.config import Config
 
 from densessl.errors import UserError
-from densessl.numeric import POSITIVE, POSITIVE_WHOLE, SHARE, WHOLE, Rule, is_whole
+from densessl.numeric import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_WHOLE,
+    SHARE,
+    WHOLE,
+    Rule,
+    is_real,
+    is_whole,
+)
 from densessl.structures import SEEDS
 
 SEED = Rule(f"a whole number from 0 to {SEEDS[-1]}", lambda v: is_whole(v) and v in SEEDS)
+OR_NEVER = Rule("a whole number above 0, or -1", lambda v: is_whole(v) and (v > 0 or v == -1))
+START = Rule("'fork', 'spawn' or 'forkserver'", lambda v: v in ("fork", "spawn", "forkserver"))
 RULES = {
     "train_dataloader.batch_size": POSITIVE_WHOLE,
     "train_dataloader.num_workers": WHOLE,
     "train_dataloader.dataset.max_broken": SHARE,
     "optim_wrapper.accumulative_counts": POSITIVE_WHOLE,
     "optim_wrapper.optimizer.lr": POSITIVE,
+    "optim_wrapper.optimizer.weight_decay": NOT_NEGATIVE,
     "optim_wrapper.clip_grad.max_norm": POSITIVE,
+    "auto_scale_lr.base_batch_size": POSITIVE_WHOLE,
     "train_cfg.max_epochs": POSITIVE_WHOLE,
     "train_cfg.max_steps": POSITIVE_WHOLE,
     "default_hooks.logger.interval": POSITIVE_WHOLE,
+    "default_hooks.checkpoint.interval": OR_NEVER,
+    "default_hooks.checkpoint.max_keep_ckpts": OR_NEVER,
+    "log_processor.window_size": POSITIVE_WHOLE,
     "default_hooks.finite_loss.interval": POSITIVE_WHOLE,
+    "env_cfg.mp_cfg.mp_start_method": START,
     "randomness.seed": SEED,
+}
+# Of each schedule; the rest is judged when it is built.
+SCHEDULE_RULES = {
+    "eta_min": NOT_NEGATIVE,
+    "eta_min_ratio": SHARE,
+    "start_factor": Rule("a number above 0, at most 1", lambda v: is_real(v) and 0 < v <= 1),
 }
 # Of methods, heads, matches and losses alike: whatever stands below ``model`` under these names.
 MODEL_RULES = {
@@ -37,7 +60,7 @@ MODEL_RULES = {
     "warmup_steps": WHOLE,
 }
 MAY_BE_NONE = {"max_steps", "max_norm", "seed"} | {
-    *("queue_size", "num_negatives", "grid", "end_momentum")
+    *("queue_size", "num_negatives", "grid", "end_momentum", "eta_min", "eta_min_ratio")
 }
 SECTIONS = ("model", "train_dataloader", "train_dataloader.dataset", "train_cfg", "optim_wrapper")
 MISSING = object()
@@ -74,6 +97,10 @@ def check_values(cfg: Config) -> None:
             )
     for key, rule in RULES.items():
         _check(key, _at(cfg, key), rule)
+    schedules = cfg.get("param_scheduler") or []
+    for number, each in enumerate(schedules if isinstance(schedules, list) else [schedules]):
+        for name in SCHEDULE_RULES.keys() & (each if isinstance(each, dict) else {}):
+            _check(f"param_scheduler.{number}.{name}", each[name], SCHEDULE_RULES[name])
 
 
 def check_model_values(model: dict) -> None:

@@ -132,6 +132,14 @@ def test_a_right_key_passes(shipped, key):
         ("model.dense_head.out_channels", 0, "a whole number above 0"),
         ("model.momentum", None, "a number from 0 to 1"),
         ("train_cfg", 7, "give a dict"),
+        ("auto_scale_lr.base_batch_size", -1, "a whole number above 0"),
+        ("optim_wrapper.optimizer.weight_decay", -0.1, "a number, 0 or above"),
+        ("default_hooks.checkpoint.interval", 0, "a whole number above 0, or -1"),
+        ("default_hooks.checkpoint.max_keep_ckpts", "all", "a whole number above 0, or -1"),
+        ("env_cfg.mp_cfg.mp_start_method", "spwan", "'fork', 'spawn' or 'forkserver'"),
+        ("log_processor.window_size", 0, "a whole number above 0"),
+        ("param_scheduler.0.start_factor", 0, "a number above 0, at most 1"),
+        ("param_scheduler.1.eta_min", "x", "a number, 0 or above"),
     ],
 )
 def test_a_number_that_cannot_be_is_named(shipped, key, value, words):
