@@ -15,6 +15,8 @@ from densessl.engine.checks import check_config
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
 
+SHIPPED = "densessl::"  # before a shipped config's path, as mm's projects have theirs
+
 
 def config_folder() -> Path:
     """Where the shipped configs are: beside the package, or inside it once installed."""
@@ -53,30 +55,57 @@ def load_config(
     return cfg
 
 
-def read_config(path: str | Path, below: str = ".") -> Config:
-    """Reads a config file without checking its keys.
+def find_config(path: str | Path, below: str = ".") -> Path:
+    """The config file that is meant.
 
     Args:
         path: The file; a path below the shipped ``configs/`` or the name of a shipped file works
-            from anywhere.
+            from anywhere, and after ``densessl::`` is looked for nowhere else.
         below: Folder of the shipped configs in which names are looked up.
 
     Raises:
-        UserError: If the file does not exist or cannot be read.
+        UserError: If there is none.
     """
-    path, folder = Path(path), config_folder()
+    only_shipped, folder = str(path).startswith(SHIPPED), config_folder()
+    path = Path(str(path).removeprefix(SHIPPED))
     inside = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
     shipped = {p.name: p for p in (folder / below).rglob("*.py") if "_base_" not in p.parts}
-    named = (path, folder.joinpath(*inside), shipped.get(path.name), shipped.get(f"{path.name}.py"))
+    named = [folder.joinpath(*inside), shipped.get(path.name), shipped.get(f"{path.name}.py")]
+    named = named if only_shipped else [path, *named]
     found = next((p for p in named if p is not None and p.is_file()), None)
     if found is None:
         raise UserError(
             f"There is no config {path}{did_you_mean(path.stem, shipped)}.",
             f"give the path of a .py file; the shipped ones are in {folder / below}",
         )
+    return found
+
+
+def base_path(path: str, filename: str) -> tuple[str, str | None]:
+    """mmengine's way from a ``_base_`` in ``filename`` to its file, for ``densessl::`` too."""
+    return (str(find_config(path)), None) if path.startswith(SHIPPED) else mm_path(path, filename)
+
+
+mm_path = Config._get_cfg_path
+Config._get_cfg_path = staticmethod(base_path)
+
+
+def read_config(path: str | Path, below: str = ".") -> Config:
+    """Reads a config file without checking its keys.
+
+    Args:
+        path: See ``find_config``.
+        below: See ``find_config``.
+
+    Raises:
+        UserError: If the file does not exist or cannot be read.
+    """
+    found = find_config(path, below)
     try:
         with redirect_stdout(io.StringIO()):  # mmdet and mmseg print when imported
             return Config.fromfile(found)
+    except UserError as error:  # of a _base_
+        raise UserError(f"In {found}: {error.problem}", error.remedy) from error
     except ImportError as error:
         raise UserError(
             f"The config {found} needs a module that cannot be imported: {error}.",

@@ -226,6 +226,20 @@ def test_the_parts_that_pretraining_needs_are_the_default(shipped):
     assert cfg.optim_wrapper.constructor == "TrainableParameters"
 
 
+def test_a_config_anywhere_inherits_from_shipped_ones(tmp_path, shipped, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.py"
+    file.write_text(f'_base_ = ["densessl::{CONFIG}"]\ntrain_cfg = dict(max_epochs=7)\n')
+    cfg = load_config(file)
+    assert cfg.train_cfg.max_epochs == 7 and cfg.model == shipped.model
+    file.write_text('_base_ = "densessl::densecl/densecl_r18_1xb64-coslr-100e_foldr.py"')
+    with pytest.raises(UserError, match="mine.py: There is no config .*did you mean 'densecl_r18"):
+        load_config(file)
+    (tmp_path / "near.py").write_text("")
+    with pytest.raises(UserError, match="There is no config near.py"):  # not what lies here
+        load_config("densessl::near.py")
+
+
 def test_a_misspelt_key_in_the_file_is_named(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text('train_cfg = dict(type="PretrainLoop", max_epoch=3)')
