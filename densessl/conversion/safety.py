@@ -92,7 +92,7 @@ def _is_network(kind: Any) -> bool:
         found = getattr(sys.modules.get(place), name, None)
         return inspect.isclass(found) and issubclass(found, nn.Module)
     try:
-        return _has("densessl", name) or find_spec(name) is None
+        return bool(name) and (_has("densessl", name) or find_spec(name) is None)
     except ValueError:
         return False
 

@@ -292,7 +292,7 @@ def _bare_state(architecture: dict) -> dict[str, Tensor]:
 def _built(architecture: dict) -> nn.Module:
     try:
         return build_backbone(architecture)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"The architecture {dict(architecture)} cannot be built: {error.args[0]}",
             "A backbone of your own must be imported, and so registered, before its checkpoint is "

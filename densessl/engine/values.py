@@ -49,6 +49,7 @@ SCHEDULE_RULES = {
 # Of methods, heads, matches and losses alike: whatever stands below ``model`` under these names.
 MODEL_RULES = {
     "temperature": POSITIVE,
+    "margin": POSITIVE,
     "momentum": SHARE,
     "end_momentum": SHARE,
     "loss_lambda": SHARE,
@@ -58,6 +59,7 @@ MODEL_RULES = {
     "out_channels": POSITIVE_WHOLE,
     "grid": POSITIVE_WHOLE,
     "warmup_steps": WHOLE,
+    **dict.fromkeys(("lambd", "sim_weight", "var_weight", "cov_weight", "proximal"), NOT_NEGATIVE),
 }
 MAY_BE_NONE = {"max_steps", "max_norm", "seed"} | {
     *("queue_size", "num_negatives", "grid", "end_momentum", "eta_min", "eta_min_ratio")

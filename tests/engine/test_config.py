@@ -153,6 +153,8 @@ def test_a_number_that_cannot_be_is_named(shipped, key, value, words):
     [
         ("simclr_r18_1xb64-coslr-100e_folder", "model.loss.temperature", 0),
         ("byol-dense_r18_1xb64-coslr-100e_folder", "model.dense.warmup_steps", -3),
+        ("triplet_r18_1xb64-coslr-100e_folder", "model.loss.margin", 0),
+        ("vicreg_r18_1xb64-coslr-100e_folder", "model.loss.cov_weight", -1),
         ("byol-dense_r18_1xb64-coslr-100e_folder", "model.dense.head.out_channels", 0.5),
     ],
 )
