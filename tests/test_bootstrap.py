@@ -55,6 +55,14 @@ def test_a_missing_compiler_is_told(bootstrap, monkeypatch):
     assert "no C++ compiler" in message(bootstrap.check_compiler)
 
 
+def test_a_missing_library_of_opencv_is_told(bootstrap, monkeypatch):
+    bootstrap.check_libraries()
+    monkeypatch.setattr(bootstrap, "LIBRARIES", {"libnowhere.so.1": "libnowhere1"})
+    assert "apt-get install libnowhere1" in message(bootstrap.check_libraries)
+    monkeypatch.setattr(bootstrap.sys, "platform", "darwin")
+    bootstrap.check_libraries()
+
+
 def test_missing_headers_are_told(bootstrap, monkeypatch):
     monkeypatch.setattr(bootstrap.shutil, "which", lambda name: "/usr/bin/c++")
     monkeypatch.setattr(bootstrap.sysconfig, "get_paths", lambda: dict(include="/nowhere"))

@@ -5,6 +5,7 @@ too old. Running it again takes a moment: a stamp in the environment records wha
 """
 
 import argparse
+import ctypes
 import hashlib
 import importlib.util
 import os
@@ -19,6 +20,8 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NEEDED_GB = 9.0
 CUDA = 13  # of the PyTorch that package indices give for the range in setup.py
+# What OpenCV's wheel needs of a Linux that has no desktop, and Debian's packages with it.
+LIBRARIES = {"libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0"}
 BUILD_TOOLS = ["pip", "setuptools<81", "wheel", "ninja", "packaging", "psutil"]
 
 
@@ -76,6 +79,19 @@ def check_compiler():
             "Python's headers are missing (%s)." % header,
             "install them (Debian, Ubuntu: apt-get install python3-dev).",
         )
+
+
+def check_libraries():
+    if sys.platform != "linux":
+        return
+    for library, package in LIBRARIES.items():
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            stop(
+                "there is no %s, without which OpenCV cannot be imported." % library,
+                "install it (Debian, Ubuntu: apt-get install %s)." % package,
+            )
 
 
 def has_gpu():
@@ -179,6 +195,8 @@ def main(argv=None):
         cuda = cuda_of_torch(python)
         if cuda and has_gpu():
             check_nvcc(cuda)
+    if not has_module(python, "cv2"):
+        check_libraries()
     if not has_module(python, "torch"):
         check_disk(venv_dir)
     if not has_module(python, "pip"):  # nor where creating it was stopped
