@@ -13,6 +13,7 @@ from mmengine.dist import (
     is_main_process,
     master_only,
 )
+from mmengine.hooks import EMAHook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import LinearLR
 from mmengine.runner import Runner
@@ -308,6 +309,15 @@ class PretrainRunner(Runner):
                 f"{filename} groups its parameters in another way than this version of densessl.",
                 "go on with the version that wrote it (see versions in the checkpoint), or begin a "
                 f"new run with --cfg-options load_from={filename}",
+            )
+        # With that hook ``state_dict`` holds the averages, and what was trained lies beside it.
+        averaged = "ema_state_dict" in checkpoint
+        if averaged and not any(isinstance(hook, EMAHook) for hook in self.hooks):
+            raise UserError(
+                f"{filename} was trained with an EMAHook, and this config has none: training would "
+                "go on from the averaged weights.",
+                "put the hook back into custom_hooks, or begin a new run with --cfg-options "
+                f"load_from={filename}",
             )
         recipe = meta.get("recipe", {})
         for line in differences(recipe, recipe_of(self.cfg), filename):

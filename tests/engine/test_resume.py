@@ -127,6 +127,16 @@ def test_a_changed_batch_starts_the_epoch_again_and_says_so(tmp_path, images, to
     assert "the images or the batch have changed: epoch 1 starts again" in capsys.readouterr().out
 
 
+def test_averaged_weights_are_not_trained_on_without_their_hook(tmp_path, images):
+    config, hooks = write_config(tmp_path / "config.py", images), [dict(type="EMAHook")]
+    run = dict(work_dir=tmp_path / "run", train_cfg__max_steps=2)
+    pretrain(config, **run, custom_hooks=hooks)
+    run["train_cfg__max_steps"] = 3
+    with pytest.raises(UserError, match="was trained with an EMAHook, and this config has none"):
+        pretrain(config, **run, resume=True)
+    assert pretrain(config, **run, resume=True, custom_hooks=hooks).name == "step_3.pth"
+
+
 def test_a_longer_training_than_the_schedule_is_warned_about(tmp_path, images, capsys):
     config = write_config(tmp_path / "config.py", images)
     pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_steps": 2})
