@@ -1,4 +1,4 @@
-"""What counts as a number in a config, and the rules that several of its numbers share."""
+"""What counts as a number or a list in a config, and rules that several of its values share."""
 
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -22,6 +22,11 @@ def is_real(value: Any) -> bool:
 def is_whole(value: Any) -> bool:
     """Whether it is a whole number, of Python or of numpy; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def are_dicts(value: Any) -> bool:
+    """Whether it is a list or tuple of dicts, or an empty one."""
+    return isinstance(value, list | tuple) and all(isinstance(item, dict) for item in value)
 
 
 POSITIVE_WHOLE = Rule("a whole number above 0", lambda value: is_whole(value) and value > 0)

@@ -45,8 +45,8 @@ def resnet_depth(architecture: dict, target: str) -> int:
             return depth
     raise UserError(
         f"{target} has no backbone '{name or kind}' that takes these weights.",
-        f"To {target} you can export ResNet-18, 34, 50 and 101. Any timm backbone can be exported "
-        "with --to timm, and one of mmdet's or mmseg's with --to mmdet or mmseg.",
+        f"To {target} you can export ResNet-18, 34, 50 and 101, as ResNet or TimmBackbone. Any "
+        "TimmBackbone can be exported with --to timm, and an MMBackbone with --to mmdet or mmseg.",
     )
 
 
@@ -74,16 +74,17 @@ def natural_target(architecture: dict) -> str | None:
 
 
 def describe(architecture: dict) -> str:
-    """``ResNet-50``, with its norm where that is not BatchNorm, or timm's or mm's name."""
+    """``ResNet-50``, with its norm where that is not BatchNorm, else its name and options."""
+    kind = kind_of(architecture)
+    if kind in ("ResNet", "SplitResNet"):
+        norm = architecture.get("norm", "bn")
+        kind = f"{kind}-{architecture.get('depth', 50)}"
+        return kind if norm == "bn" else f"{kind} with norm {norm}"
     if is_mm(architecture):
-        architecture = dict(architecture["model"], name=architecture["model"]["type"])
-    if "name" in architecture:
-        options = options_of(architecture)
-        return architecture["name"] + (f" {options}" if options else "")
-    norm = architecture.get("norm", "bn")
-    return f"{kind_of(architecture)}-{architecture.get('depth', 50)}" + (
-        "" if norm == "bn" else f" with norm {norm}"
-    )
+        architecture = architecture["model"]
+        kind = architecture["type"]
+    options = options_of(architecture)
+    return architecture.get("name", kind) + (f" {options}" if options else "")
 
 
 def fixed_size(model: nn.Module) -> tuple[int, int] | None:

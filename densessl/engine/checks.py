@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import io
+import warnings
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 import densessl.registry as registries
 from densessl.engine.hooks import OUR_HOOKS
 from densessl.engine.recipe import flat
-from densessl.engine.values import check_model_values, check_values
+from densessl.engine.values import check_model_values, check_sections, check_values
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
 
@@ -78,6 +79,7 @@ def check_config(cfg: Config) -> None:
             "This config is for fine-tuning, not for pretraining.",
             "run it with tools/transfer.py CONFIG --init NAME=CHECKPOINT --data DIR --work-dir DIR",
         )
+    check_values(cfg)  # first, because the keys are looked for in what it expects
     for key, value in cfg.items():
         if key.startswith("_"):
             continue
@@ -88,24 +90,19 @@ def check_config(cfg: Config) -> None:
             _check_hooks(value)
         else:
             _check_value(value, key)
-    check_values(cfg)
+    check_sections(cfg)
     check_model_values(cfg.model)
-    _check_ours(cfg)
+    _check_no_validation(cfg)
 
 
-def _check_ours(cfg: Config) -> None:
-    given = {
-        "train_cfg": cfg.train_cfg,
-        "optim_wrapper": cfg.optim_wrapper,
-        "train_dataloader.sampler": cfg.train_dataloader.get("sampler") or {},
-    }
-    for key, (ours, remedy) in OURS.items():
-        if not isinstance(given[key], dict):
-            raise UserError(f"{key} must be a dict, not {given[key]!r}.", remedy)
-        kind = given[key].get("type", ours)
-        found = _resolve(kind, key)
-        if not (inspect.isclass(found) and issubclass(found, _resolve(ours, key))):
-            raise UserError(f"{key}.type is {kind}, and pretraining needs a {ours}.", remedy)
+def _check_ours(target: Any, where: str, kind: str) -> None:
+    """Raises ``UserError`` if what ``where`` names does less than a training here needs."""
+    ours, remedy = OURS[where]
+    if not (inspect.isclass(target) and issubclass(target, _resolve(ours, where))):
+        raise UserError(f"{where}.type is {kind}, and pretraining needs a {ours}.", remedy)
+
+
+def _check_no_validation(cfg: Config) -> None:
     defaults = cfg.get("default_hooks") or {}
     hooks = [*(cfg.get("custom_hooks") or []), *defaults.values()]
     kinds = [_resolve(hook["type"], "a hook") for hook in hooks if hook and "type" in hook]
@@ -139,6 +136,8 @@ def _check_dict(value: ConfigDict, where: str) -> None:
     deeper = "type" in value or where in UNTYPED_KEYS
     if "type" in value:
         target = _resolve(value["type"], where)
+        if where in OURS:
+            _check_ours(target, where, value["type"])
         known = _parameters(target)
         if known is not None:
             known = known | BUILDER_KEYS.get(where.rstrip(".0123456789"), set())
@@ -205,11 +204,8 @@ def _resolve(type_name: Any, where: str) -> Any:
     for registry in reversed(_registries()):  # ours last, so that they win
         registry.import_from_location()
         known |= registry.module_dict
-    if "." in name:  # of another project, or a Python path
-        with redirect_stdout(io.StringIO()):  # mmdet and mmseg print when imported
-            found = next(filter(None, (registry.get(name) for registry in _registries())), None)
-    else:
-        found = known.get(name)
+    # With a dot it is of another project, or a Python path.
+    found = _find(name) if "." in name else known.get(name)
     if found is not None:
         return found
     project = name.partition(".")[0]
@@ -219,10 +215,20 @@ def _resolve(type_name: Any, where: str) -> Any:
             'check the name; mmdet and mmseg come with pip install -e ".[transfer]" '
             "--no-build-isolation",
         )
+    near = did_you_mean(name, known)
+    elsewhere = [] if near else [f"{p}.{name}" for p in OTHER_PROJECTS if _find(f"{p}.{name}")]
     raise UserError(
-        f"Unknown type '{type_name}' in {where}{did_you_mean(name, known)}.",
-        "check the name; types of your own are registered by custom_imports in the config",
+        f"Unknown type '{type_name}' in {where}{near}.",
+        f"if it is of another project, write {' or '.join(elsewhere)}"
+        if elsewhere
+        else "check the name; types of your own are registered by custom_imports in the config",
     )
+
+
+def _find(name: str) -> Any:
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mmdet and mmseg print and warn when imported
+        return next(filter(None, (registry.get(name) for registry in _registries())), None)
 
 
 def _parameters(target: Any) -> set[str] | None:

@@ -13,6 +13,7 @@ from densessl.numeric import (
     SHARE,
     WHOLE,
     Rule,
+    are_dicts,
     is_real,
     is_whole,
 )
@@ -20,6 +21,7 @@ from densessl.structures import SEEDS
 
 SEED = Rule(f"a whole number from 0 to {SEEDS[-1]}", lambda v: is_whole(v) and v in SEEDS)
 OR_NEVER = Rule("a whole number above 0, or -1", lambda v: is_whole(v) and (v > 0 or v == -1))
+TEXT = Rule("a string", lambda v: isinstance(v, str))
 START = Rule("'fork', 'spawn' or 'forkserver'", lambda v: v in ("fork", "spawn", "forkserver"))
 RULES = {
     "train_dataloader.batch_size": POSITIVE_WHOLE,
@@ -39,6 +41,15 @@ RULES = {
     "default_hooks.finite_loss.interval": POSITIVE_WHOLE,
     "env_cfg.mp_cfg.mp_start_method": START,
     "randomness.seed": SEED,
+    "train_dataloader.sampler": Rule("a dict, or leave it out", lambda v: isinstance(v, dict)),
+    "param_scheduler": Rule("a list of dicts", lambda v: isinstance(v, dict) or are_dicts(v)),
+    "custom_hooks": Rule("a list of dicts", are_dicts),
+    "default_hooks": Rule(
+        "a dict that has a dict, or None, for each hook",
+        lambda v: isinstance(v, dict) and are_dicts([h for h in v.values() if h is not None]),
+    ),
+    "default_scope": TEXT,
+    "log_processor.mean_pattern": TEXT,
 }
 # Of each schedule; the rest is judged when it is built.
 SCHEDULE_RULES = {
@@ -62,7 +73,8 @@ MODEL_RULES = {
     **dict.fromkeys(("lambd", "sim_weight", "var_weight", "cov_weight", "proximal"), NOT_NEGATIVE),
 }
 MAY_BE_NONE = {"max_steps", "max_norm", "seed"} | {
-    *("queue_size", "num_negatives", "grid", "end_momentum", "eta_min", "eta_min_ratio")
+    *("queue_size", "num_negatives", "grid", "end_momentum", "eta_min", "eta_min_ratio"),
+    *("sampler", "param_scheduler", "custom_hooks", "default_scope"),
 }
 SECTIONS = ("model", "train_dataloader", "train_dataloader.dataset", "train_cfg", "optim_wrapper")
 MISSING = object()
@@ -84,11 +96,11 @@ def _of_model(part: dict, where: str = "model") -> Iterator[tuple[str, Any, Rule
             yield from _of_model(value, f"{where}.{name}")
 
 
-def check_values(cfg: Config) -> None:
-    """Checks the parts that every config has, and the numbers that users change most.
+def check_sections(cfg: Config) -> None:
+    """Checks that the parts are there that every config has.
 
     Raises:
-        UserError: Names the key, its value and what it must be.
+        UserError: Names the one that is missing or is no dict.
     """
     for key in SECTIONS:
         value = _at(cfg, key)
@@ -97,11 +109,19 @@ def check_values(cfg: Config) -> None:
                 f"{key} is {'missing' if value is MISSING else repr(value)}.",
                 "give a dict, as the shipped configs do; one of your own begins with _base_",
             )
+
+
+def check_values(cfg: Config) -> None:
+    """Checks the values that users change most.
+
+    Raises:
+        UserError: Names the key, its value and what it must be.
+    """
     for key, rule in RULES.items():
         _check(key, _at(cfg, key), rule)
     schedules = cfg.get("param_scheduler") or []
-    for number, each in enumerate(schedules if isinstance(schedules, list) else [schedules]):
-        for name in SCHEDULE_RULES.keys() & (each if isinstance(each, dict) else {}):
+    for number, each in enumerate([schedules] if isinstance(schedules, dict) else schedules):
+        for name in SCHEDULE_RULES.keys() & each:
             _check(f"param_scheduler.{number}.{name}", each[name], SCHEDULE_RULES[name])
 
 

@@ -3,6 +3,9 @@
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS as ROOT_MODELS
+from torch import nn
 
 from densessl.checkpoint import load_checkpoint
 from densessl.conversion.export import export_checkpoint, verify
@@ -61,6 +64,7 @@ def test_what_makes_no_map_is_frozen():
         (dict(RESNET_GN, norm_eval=True), "does not learn the statistics"),
         (dict(RESNET_GN, frozen_stages=1), "frozen_stages is 1"),
         (dict(type="mmdet.SwinTransfomer"), "no backbone here"),
+        (dict(type="mmdet.FPN", in_channels=[8, 8], out_channels=4, num_outs=2), "AssertionError"),
     ],
 )
 def test_what_cannot_be_pretrained_is_named(options, problem):
@@ -100,6 +104,42 @@ def test_projects_without_it_are_named(tmp_path):
     assert "It is of mmseg" in error.value.remedy
     with pytest.raises(UserError, match="torchvision has no backbone 'mmseg.MixVisionTransformer'"):
         export_checkpoint(checkpoint, tmp_path / "b.pth", "torchvision")
+
+
+def test_a_namesake_that_does_not_take_its_arguments_is_named(tmp_path):
+    mobile = dict(
+        type="mmdet.MobileNetV2", widen_factor=0.1, out_indices=(1, 2, 4, 7), norm_eval=False
+    )
+    checkpoint = write_checkpoint(tmp_path / "a.pth", wrapped(mobile))
+    with pytest.raises(UserError, match="mmseg's MobileNetV2 does not take .*received 7") as error:
+        export_checkpoint(checkpoint, tmp_path / "b.pth", "mmseg")
+    assert error.value.remedy == "Export it to mmdet."
+
+
+@ROOT_MODELS.register_module()
+class OnesOwnNet(BaseModule):
+    """A user's own network in mmdet's style: four maps."""
+
+    def __init__(self, width=4, init_cfg=None):
+        super().__init__(init_cfg)
+        self.stages = nn.ModuleList(
+            nn.Conv2d(3 if not stage else width, width, 3, 4 if not stage else 2, 1)
+            for stage in range(4)
+        )
+
+    def forward(self, x):
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps)
+
+
+def test_one_of_ones_own_goes_to_mmdet_with_the_import_that_it_needs(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "a.pth", wrapped(dict(type="OnesOwnNet", width=8)))
+    report = export_checkpoint(checkpoint, tmp_path / "b.pth", "mmdet")
+    assert report.passed and report.architecture == "OnesOwnNet {'width': 8}"
+    assert f'custom_imports=dict(imports=["{__name__}"])' in report.usage
 
 
 def test_a_config_is_checked_against_the_projects_own_arguments(tmp_path):

@@ -140,9 +140,15 @@ def test_a_right_key_passes(shipped, key):
         ("log_processor.window_size", 0, "a whole number above 0"),
         ("param_scheduler.0.start_factor", 0, "a number above 0, at most 1"),
         ("param_scheduler.1.eta_min", "x", "a number, 0 or above"),
+        ("param_scheduler", ["LinearLR"], "a list of dicts"),
+        ("custom_hooks", ["BrokenImagesHook"], "a list of dicts"),
+        ("custom_hooks", "BrokenImagesHook", "a list of dicts"),
+        ("train_dataloader.sampler", "ViewSampler", "a dict, or leave it out"),
+        ("default_scope", 5, "a string"),
+        ("log_processor.mean_pattern", 5, "a string"),
     ],
 )
-def test_a_number_that_cannot_be_is_named(shipped, key, value, words):
+def test_a_value_that_cannot_be_is_named(shipped, key, value, words):
     with pytest.raises(UserError) as caught:
         load_config(shipped, {key: value})
     assert caught.value.problem == f"{key} is {value!r}." and words in caught.value.remedy
@@ -174,7 +180,9 @@ def test_numbers_of_any_part_of_the_model_are_checked(config, key, value):
             dict(train_dataloader=dict(sampler=dict(type="DefaultSampler", shuffle=True))),
             "needs a ViewSampler",
         ),
-        (dict(train_dataloader=dict(sampler="ViewSampler")), "must be a dict, not 'ViewSampler'"),
+        (dict(train_cfg=dict(type="IterBasedTrainLoop", max_iters=9)), "needs a PretrainLoop"),
+        (dict(custom_hooks=dict(type="BrokenImagesHook")), "custom_hooks is {'type': 'Broken"),
+        (dict(default_hooks=dict(timer="IterTimerHook")), "default_hooks is {.*'IterTimerHook'"),
         (
             dict(default_hooks=dict(mine=dict(type="mmengine.EarlyStoppingHook", monitor="x"))),
             "EarlyStoppingHook needs validation scores",
@@ -194,6 +202,12 @@ def test_what_mm_configs_often_say_and_pretraining_cannot_do_is_named(shipped, c
     cfg.merge_from_dict(change)
     with pytest.raises(UserError, match=problem):
         check_config(cfg)
+
+
+def test_a_type_of_another_project_is_shown_with_its_name(shipped):
+    with pytest.raises(UserError) as caught:
+        load_config(shipped, {"model.backbone.type": "MixVisionTransformer"})
+    assert "mmseg.MixVisionTransformer" in caught.value.remedy
 
 
 class OnesOwn:

@@ -24,6 +24,8 @@ from densessl.models import (
 from densessl.models.health import health
 from tests.models.tiny import build, optimizer_for, views
 
+LINEAR = dict(type="GlobalHead", hidden_channels=(), out_channels=4)
+
 
 def test_queue_wraps_and_keeps_the_newest():
     queue = FeatureQueue(5, 2)
@@ -136,9 +138,8 @@ class MMBackbone(BaseModule):
 
 
 def test_the_teacher_begins_as_the_student_whatever_mmengine_does_to_it():
-    head = dict(type="GlobalHead", hidden_channels=(), out_channels=4)
     with DefaultScope.overwrite_default_scope("densessl"):
-        method = BYOL(MMBackbone(), head, head)
+        method = BYOL(MMBackbone(), LINEAR, LINEAR)
     method.init_weights()
     assert (method.backbone.conv.weight == 0.25).all()
     assert method.teacher.distance(method) == 0
@@ -157,10 +158,21 @@ class TwoLosses(SimCLR):
 
 
 def test_the_logged_loss_is_all_that_is_minimised():
-    head = dict(type="GlobalHead", hidden_channels=(), out_channels=4)
-    method = build(TwoLosses, head)
+    method = build(TwoLosses, LINEAR)
     log = method.train_step(views(), optimizer_for(method))
     assert log["loss"].item() == pytest.approx(1.5 * log["loss_extra"].item())
+
+
+@pytest.mark.parametrize(
+    ("figures", "problem"),
+    [
+        (dict(cost=torch.ones(())), "SimCLR.loss.. gives nothing to minimise"),
+        (dict(loss=torch.ones(()), share=0.5), "gives what is no tensor: share"),
+    ],
+)
+def test_a_loss_of_ones_own_must_give_tensors_and_something_to_minimise(figures, problem):
+    with pytest.raises(UserError, match=problem):
+        build(SimCLR, LINEAR).parse_losses(figures)
 
 
 def kinds(head):

@@ -1,5 +1,6 @@
 """What mmdet and mmseg share: their backbones, their names, their way of loading, their chatter."""
 
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from typing import Any
 from mmengine.config import ConfigDict
 from torch import nn
 
-from densessl.conversion.architecture import is_mm
+from densessl.conversion.architecture import is_mm, natural_target
+from densessl.conversion.safety import PROJECTS
 from densessl.conversion.targets.base import State, Target, missing_package, numbers
 from densessl.errors import UserError
+from densessl.registry import MODELS
 
 NORM_CFGS = {"bn": {"type": "BN"}, "gn": {"type": "GN", "num_groups": 32}}
 
@@ -64,7 +67,14 @@ class OpenMMLabTarget(Target):
                 f"{self.name} has no backbone '{config['type']}'.", f"It is of {home}: take that."
             )
         init = None if path is None else {"type": "Pretrained", "checkpoint": str(path)}
-        model = models.build(ConfigDict(config, init_cfg=init, _scope_=self.name))
+        try:
+            model = models.build(ConfigDict(config, init_cfg=init, _scope_=self.name))
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.name}'s {config['type']} does not take what the backbone was made with: "
+                f"{error}.",
+                f"Export it to {natural_target(architecture)}.",
+            ) from error
         if path is not None:
             with _quiet():
                 model.init_weights()
@@ -96,22 +106,31 @@ class OpenMMLabTarget(Target):
             del config["norm_cfg"]
         arguments = ", ".join(f"{key}={_as_code(value)}" for key, value in config.items())
         mean, std = numbers(inputs["mean"]), numbers(inputs["std"])
-        is_rgb, lab = inputs["channel_order"] == "RGB", ""
-        if inputs["channel_order"] == "Lab":
-            lab = (
-                '\ncustom_imports=dict(imports=["densessl.transfer.mm.to_lab"]),\n'
-                'pipelines: dict(type="densessl.ToLab") just before the images are packed'
-            )
-        return (
-            f"backbone=dict({arguments},\n"
-            f'              init_cfg=dict(type="Pretrained", checkpoint="{path}")),\n'
-            f"data_preprocessor=dict(mean={mean}, std={std}, bgr_to_rgb={is_rgb}, ...){lab}"
-        )
+        is_rgb, is_lab = (inputs["channel_order"] == order for order in ("RGB", "Lab"))
+        modules = [*_own_module(architecture), *["densessl.transfer.mm.to_lab"] * is_lab]
+        lines = [
+            f"backbone=dict({arguments},",
+            f'              init_cfg=dict(type="Pretrained", checkpoint="{path}")),',
+            f"data_preprocessor=dict(mean={mean}, std={std}, bgr_to_rgb={is_rgb}, ...)",
+        ]
+        if modules:
+            lines.append(f"custom_imports=dict(imports={json.dumps(modules)})")
+        if is_lab:
+            lines.append('pipelines: dict(type="densessl.ToLab") just before the images are packed')
+        return "\n".join(lines)
 
 
 def bare(state: State, meta: dict) -> State:
     """The tensors of a file, as ``write`` wrote it, without the prefix of their names."""
     return {name.removeprefix(meta.get("prefix", "")): value for name, value in state.items()}
+
+
+def _own_module(architecture: dict) -> list[str]:
+    """The module that registers a backbone of the user's own, which their config must import."""
+    if not is_mm(architecture):
+        return []
+    module = MODELS.get(architecture["model"]["type"]).__module__
+    return [] if module.partition(".")[0] in (*PROJECTS, "__main__") else [module]
 
 
 def _as_code(value: Any) -> str:

@@ -38,7 +38,7 @@ class MMBackbone(nn.Module):
         if MODELS.get(kind) is None:
             raise UserError(
                 f"model.backbone.model.type is {kind!r}, which is no backbone here.",
-                "write the project before the name, such as mmdet.SwinTransformer, and install it "
+                "write the project before the name, as in mmdet.SwinTransformer, and install it "
                 'with pip install -e ".[transfer]" --no-build-isolation; one of your own is '
                 "imported by custom_imports in a config, and with a checkpoint by --trust",
             )
@@ -93,7 +93,8 @@ class MMBackbone(nn.Module):
         finally:
             self.model.train()
         raise UserError(
-            f"{kind} takes images neither of {SIDES[0]} nor of {SIDES[1]} pixels: {problem}",
+            f"{kind} takes images neither of {SIDES[0]} nor of {SIDES[1]} pixels: "
+            f"{str(problem) or type(problem).__name__}.",
             "set the size of its images, where it has one, to 224",
         ) from problem
 

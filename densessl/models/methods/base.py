@@ -157,6 +157,21 @@ class Method(BaseModel, metaclass=ABCMeta):
         """See ``loss``; what a wrapper of the method calls."""
         return self.loss(batch)
 
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """As mmengine's: the sum of what is minimised, and the figures for the log.
+
+        Raises:
+            UserError: If ``loss`` of a method gives what is no tensor, or nothing to minimise.
+        """
+        strange = [name for name, value in losses.items() if not isinstance(value, Tensor)]
+        if strange or not any("loss" in name for name in losses):
+            raise UserError(
+                f"{type(self).__name__}.loss() gives "
+                + (f"what is no tensor: {strange[0]}." if strange else "nothing to minimise."),
+                "return a dict of tensors, and what is to be minimised under names with 'loss'",
+            )
+        return super().parse_losses(losses)
+
     def train_step(self, data: PackedBatch, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """One optimizer step over all micro-batches of ``data``; the figures are their means."""
         return train_step(self, self, data, optim_wrapper)

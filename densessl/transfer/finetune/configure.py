@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 
 import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
 from densessl.engine.config import apply_options, config_folder, read_config
-from densessl.engine.values import check_values
+from densessl.engine.values import check_sections, check_values
 from densessl.errors import UserError
 from densessl.suggest import did_you_mean
 from densessl.transfer.finetune.data import LabelledData
@@ -41,6 +41,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
     _import_ours(cfg)
     for key, value in (options or {}).items():
         apply_option(cfg, key, value)
+    check_sections(cfg)
     check_values(cfg)
     return cfg
 
