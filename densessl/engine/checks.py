@@ -215,13 +215,15 @@ def _resolve(type_name: Any, where: str) -> Any:
             'check the name; mmdet and mmseg come with pip install -e ".[transfer]" '
             "--no-build-isolation",
         )
-    near = did_you_mean(name, known)
-    elsewhere = [] if near else [f"{p}.{name}" for p in OTHER_PROJECTS if _find(f"{p}.{name}")]
+    elsewhere = [f"{other}.{name}" for other in OTHER_PROJECTS if _find(f"{other}.{name}")]
+    if elsewhere:
+        raise UserError(
+            f"Unknown type '{type_name}' in {where}.",
+            f"if it is of another project, write {' or '.join(elsewhere)}",
+        )
     raise UserError(
-        f"Unknown type '{type_name}' in {where}{near}.",
-        f"if it is of another project, write {' or '.join(elsewhere)}"
-        if elsewhere
-        else "check the name; types of your own are registered by custom_imports in the config",
+        f"Unknown type '{type_name}' in {where}{did_you_mean(name, known)}.",
+        "check the name; types of your own are registered by custom_imports in the config",
     )
 
 
