@@ -21,7 +21,8 @@ def is_mm(architecture: dict) -> bool:
 
 def options_of(architecture: dict) -> dict:
     """What a timm backbone passes on to ``timm.create_model`` beside the name."""
-    return {k: v for k, v in architecture.items() if k not in ("type", "name", "out_indices")}
+    ours = ("type", "name", "out_indices", "with_cp")
+    return {key: value for key, value in architecture.items() if key not in ours}
 
 
 def resnet_depth(architecture: dict, target: str) -> int:

@@ -27,7 +27,7 @@ def gradient_norms(backbone: nn.Module) -> dict[str, Tensor]:
 
 @HOOKS.register_module()
 class GradientNormHook(Hook):
-    """Logs the gradient norm of each layer of the backbone.
+    """Logs the gradient norm of each layer of the backbone, before any clipping.
 
     In vision transformers a spike begins in the first layer and spoils the accuracy without
     spoiling the loss (MoCo v3, section 4.2).
@@ -41,19 +41,17 @@ class GradientNormHook(Hook):
         self.norms: dict[str, Tensor] = {}
 
     def before_train(self, runner: Runner) -> None:
-        method = method_of(runner)
+        self._method = method_of(runner)
+        runner.optim_wrapper.observers.append(self._observe)
 
-        def about_to_step(*_) -> None:
-            if method.step % self.interval == 0:
-                self.norms = gradient_norms(method.backbone)
-
-        optimizer = runner.optim_wrapper.optimizer
-        self._handle = optimizer.register_step_pre_hook(about_to_step)
+    def _observe(self) -> None:
+        if self._method.step % self.interval == 0:
+            self.norms = gradient_norms(self._method.backbone)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         for name, norm in self.norms.items():
-            runner.message_hub.update_scalar(f"train/grad_{name}", norm)
+            runner.message_hub.update_scalar(f"train/grad/{name}", norm)
         self.norms = {}
 
     def after_train(self, runner: Runner) -> None:
-        self._handle.remove()
+        runner.optim_wrapper.observers.remove(self._observe)

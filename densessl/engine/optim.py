@@ -1,6 +1,6 @@
 """Precision, accumulation and the choice of parameters: mmengine's optimizer wrapper, adapted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -49,12 +49,16 @@ class PrecisionOptimWrapper(OptimWrapper):
     Args:
         precision: "bf16", "fp32", or "auto" for bf16 where the device has it.
         **options: mmengine's ``OptimWrapper``: optimizer, accumulative_counts, clip_grad.
+
+    Attributes:
+        observers: Called before each step, when the gradients are whole and not yet clipped.
     """
 
     def __init__(self, precision: str = "auto", **options):
         super().__init__(**options)
         device = self.optimizer.param_groups[0]["params"][0].device.type
         self.precision = resolve_precision(precision, device)
+        self.observers: list[Callable[[], None]] = []
 
     @property
     def accumulative_counts(self) -> int:
@@ -64,6 +68,12 @@ class PrecisionOptimWrapper(OptimWrapper):
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
         """Always starts at a boundary: the runner counts optimizer steps, this micro-batches."""
         self._inner_count, self._max_counts = 0, -1
+
+    def step(self, **kwargs) -> None:
+        """As mmengine's: clips the gradients, where that is asked for, and steps."""
+        for observe in self.observers:
+            observe()
+        super().step(**kwargs)
 
     def _clip_grad(self) -> None:
         """As mmengine's, but the norm goes to the log without waiting for it."""

@@ -1,6 +1,7 @@
 """Nothing in a training step waits for the device, and the log is the same as if it did."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +9,10 @@ from mmengine.logging import MessageHub
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from densessl.engine import LARS, pretrain
-from densessl.engine.gradients import gradient_norms
+from densessl.engine.gradients import GradientNormHook, gradient_norms
 from densessl.engine.message_hub import DeferredMessageHub
 from densessl.engine.optim import PrecisionOptimWrapper, TrainableParameters
-from densessl.models import BYOL, DenseCL, DenseHead, GlobalHead, MoCo, SimCLR
+from densessl.models import BYOL, DenseCL, DenseHead, GlobalHead, MoCo, SimCLR, TimmBackbone
 from tests.models.checks import HEAD, PREDICTOR
 from tests.models.tiny import build, views
 from tests.training import write_config
@@ -41,7 +42,7 @@ def methods():
     yield build(SimCLR, HEAD)
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "LARS"])
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "LARS", "LAMB"])
 @pytest.mark.parametrize("number", range(4))
 def test_no_step_asks_the_device_anything(optimizer, number, monkeypatch):
     def copied(*_, **__):
@@ -142,7 +143,7 @@ def test_the_log_of_a_run_is_that_of_asking_at_every_step(tmp_path, images, monk
     monkeypatch.setattr(DeferredMessageHub, "update_scalar", update_at_once)
     pretrain(write_config(tmp_path / "again.py", images), work_dir=tmp_path / "theirs", **options)
     ours, theirs = logged(tmp_path / "ours"), logged(tmp_path / "theirs")
-    assert len(ours) == 4 and "grad_norm" in ours[0] and "grad_layers.0" in ours[0]
+    assert len(ours) == 4 and "grad_norm" in ours[0] and "grad/layers.0" in ours[0]
     assert ours == theirs
 
 
@@ -167,3 +168,24 @@ def test_the_norm_that_is_logged_is_that_before_clipping():
     wrapper._clip_grad()
     expected = torch.cat([grad.flatten() for grad in grads]).norm().item()
     assert wrapper.message_hub.get_scalar("train/grad_norm").current() == pytest.approx(expected)
+
+
+def test_norms_of_layers_are_those_before_clipping_and_apart_from_the_whole():
+    vit = TimmBackbone("vit_tiny_patch16_224", img_size=28, patch_size=14, depth=4, embed_dim=12)
+    method, batch = build(SimCLR, HEAD, backbone=vit), views()
+    method.loss(batch)["loss"].backward()
+    expected = {name: norm.item() for name, norm in gradient_norms(vit).items()}
+    method.zero_grad()
+    hub, sgd = DeferredMessageHub("layers"), torch.optim.SGD(method.parameters(), lr=0.1)
+    wrapper = PrecisionOptimWrapper("fp32", optimizer=sgd, clip_grad=dict(max_norm=1e-4))
+    wrapper.message_hub = hub
+    runner = SimpleNamespace(model=method, optim_wrapper=wrapper, message_hub=hub)
+    hook = GradientNormHook(interval=1)
+    hook.before_train(runner)
+    method.train_step(batch, wrapper)
+    hook.after_train_iter(runner, 0)
+    for name, norm in expected.items():
+        assert hub.get_scalar(f"train/grad/{name}").current() == pytest.approx(norm)
+    assert "norm" in expected and len(hub.get_scalar("train/grad_norm")._log_history) == 1
+    hook.after_train(runner)
+    assert not wrapper.observers

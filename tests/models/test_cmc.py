@@ -91,13 +91,19 @@ def test_half_width_networks_have_half_the_channels():
 
 
 def test_odd_channel_counts_are_refused_by_the_name_of_the_key():
-    for channels in ((1, 1), (0, 3), (2, 2)):
+    for channels in ((1, 1), (0, 3), (2, 2), (1.5, 1.5), 3, "12"):
         with pytest.raises(UserError, match="model.backbone.channels"):
             SplitResNet(18, channels=channels)
-    with pytest.raises(UserError, match="model.backbone.width of 0.33"):
-        SplitResNet(18, width=0.33)
-    with pytest.raises(UserError, match="model.backbone makes one TinyBackbone"):
+    for width in (0.33, 0, "half"):
+        with pytest.raises(UserError, match=f"model.backbone.width is {width!r}"):
+            SplitResNet(18, width=width)
+    with pytest.raises(UserError, match="model.backbone is TinyBackbone"):
         cmc(TinyBackbone())
+    for channels in ((2, 1), (1, 1, 1)):
+        with pytest.raises(
+            UserError, match=f"model.backbone is for channels .{str(channels)[1:-1]}"
+        ):
+            cmc(SplitResNet(18, width=0.25, channels=channels))
     with pytest.raises(UserError, match="transform.views makes 2"):
         cmc().loss(views())
 

@@ -48,6 +48,7 @@ def other(make, **options):
 METHODS = {
     "SimCLR": (two_view(SimCLR), 2),
     "triplet": (two_view(SimCLR, loss=TRIPLET), 2),
+    "triplet, dense": (two_view(SimCLR, loss=TRIPLET, dense=NEAREST), 2),
     "BarlowTwins": (two_view(BarlowTwins), 2),
     "VICReg": (two_view(VICReg), 2),
     "BYOL": (two_view(BYOL, **PREDICTS, momentum=0.9), 2),
@@ -67,6 +68,7 @@ METHODS = {
     "cpc": (other(cpc, directions=2), 16),
     "dim": (lambda: dim(norm=False), 1),
     "dim_dv": (lambda: dim(norm=False, estimator="dv"), 1),
+    "dim_infonce": (lambda: dim(norm=False, estimator="infonce", global_weight=0.5, grid=7), 1),
     "amdim": (lambda: amdim(norm=False), 2),
 }
 WORLD = 2

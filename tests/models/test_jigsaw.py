@@ -94,6 +94,9 @@ def test_more_orders_than_there_are_are_refused():
         jigsaw(num_permutations=362881, num_patches=9)
     with pytest.raises(UserError, match="model.num_patches is 16"):
         jigsaw(num_patches=16)
+    for wrong in (2.5, "many"):
+        with pytest.raises(UserError, match=f"model.num_permutations is {wrong!r}"):
+            jigsaw(num_permutations=wrong)
     with pytest.raises(ValueError, match="25 permutations of 4"):
         distant_permutations(25, 4, 0)
 

@@ -43,6 +43,39 @@ def test_checkpointing_keeps_fewer_activations():
     assert kept(True) < kept(False) / 2
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **o: TimmBackbone("vit_tiny_patch16_224", img_size=32, embed_dim=12, **o),
+        lambda **o: TimmBackbone("convnext_atto", **o),
+        lambda **o: SplitResNet(18, 0.25, (1, 2), **o),
+    ],
+    ids=["vit", "convnext", "split"],
+)
+def test_other_backbones_are_checkpointed_too(make):
+    nets, kept = [], []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        net, sizes = make(with_cp=with_cp).double(), []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.numel()) or tensor,
+            lambda tensor: tensor,
+        ):
+            loss = net(torch.ones(2, 3, 32, 32, dtype=torch.float64))[-1].square().mean()
+        kept.append(sum(sizes))
+        loss.backward()
+        nets.append(net)
+    assert kept[1] < kept[0] / 2
+    for plain, again in zip(*(net.parameters() for net in nets), strict=True):
+        assert (plain.grad is None) == (again.grad is None)
+        assert plain.grad is None or torch.allclose(plain.grad, again.grad, atol=1e-12)
+
+
+def test_what_cannot_be_checkpointed_is_named():
+    with pytest.raises(UserError, match="without BatchNorm, and resnet10t has some"):
+        TimmBackbone("resnet10t", with_cp=True)
+
+
 def method():
     torch.manual_seed(0)
     return build(DenseCL, GlobalHead(12, (16,), 8), DenseHead(12, (16,), 8), queue_size=37)

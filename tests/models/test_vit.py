@@ -6,10 +6,12 @@ import pytest
 import timm
 import torch
 
+from densessl.engine.config import load_config
 from densessl.engine.gradients import gradient_norms, layer_of
 from densessl.errors import UserError
 from densessl.models import BYOL, MoCoV3, TimmBackbone
 from densessl.models.backbones.vit_start import sincos_positions
+from densessl.registry import MODELS
 from tests.models import checks
 from tests.models.tiny import build, views
 
@@ -97,6 +99,22 @@ def test_timms_own_small_vit_differs_though_every_tensor_fits():
     six.load_state_dict(twelve.state_dict())
     image = torch.randn(1, 3, 32, 32)
     assert not torch.allclose(six(image), twelve(image), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_recipe_takes_vit_b():
+    options = {"name": "vit_base_patch16_224", "img_size": 32, "with_cp": True}
+    cfg = load_config(
+        "mocov3/mocov3_vit-small_16xb256-coslr-300e_in1k.py",
+        {f"model.backbone.{name}": value for name, value in options.items()},
+    )
+    method = MODELS.build(cfg.model)
+    assert method.backbone.out_channels == (768,) and method.backbone.model.num_prefix_tokens == 1
+    batch = views(size=2, side=32)
+    batch = batch._replace(views=tuple(view.float() for view in batch.views))
+    method.loss(batch)["loss"].backward()
+    assert method.backbone.model.blocks[0].attn.qkv.weight.grad.abs().max() > 0
+    assert method.backbone.model.patch_embed.proj.weight.grad is None
 
 
 def test_gradient_norms_are_those_of_the_layers():

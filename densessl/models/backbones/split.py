@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from densessl.errors import UserError
 from densessl.models.backbones.resnet import ResNet
+from densessl.numeric import POSITIVE, POSITIVE_WHOLE
 from densessl.registry import MODELS
 
 
@@ -45,6 +46,7 @@ class SplitResNet(SplitBackbone):
         width: Share of the usual channels that each network has.
         channels: How many of the three channels each network sees, e.g. L and ab.
         out_indices: Stages to return, 0..3 = C2..C5.
+        with_cp: Gradient checkpointing, as ``ResNet`` has it.
 
     Raises:
         UserError: If ``channels`` do not make three, or ``width`` no whole number of channels.
@@ -58,20 +60,24 @@ class SplitResNet(SplitBackbone):
         width: float = 0.5,
         channels: Sequence[int] = (1, 2),
         out_indices: Sequence[int] = (3,),
+        with_cp: bool = False,
     ):
-        if sum(channels) != 3 or min(channels) < 1:
+        counts = channels if isinstance(channels, list | tuple) else ()
+        if not all(map(POSITIVE_WHOLE.fits, counts)) or sum(counts) != 3:
             raise UserError(
-                f"model.backbone.channels is {tuple(channels)}: the networks must share the "
-                "three channels of an image.",
+                f"model.backbone.channels is {channels!r}: the networks must share the three "
+                "channels of an image.",
                 "use (1, 2) for L and ab",
             )
-        if width <= 0 or width * 64 % 1:
+        if not POSITIVE.fits(width) or width * 64 % 1:
             raise UserError(
-                f"model.backbone.width of {width} gives {64 * width:g} channels after the stem.",
-                "use a share of 64 that is a whole number, such as 0.5 or 0.25",
+                f"model.backbone.width is {width!r}: 64 channels after the stem, times that, must "
+                "be a whole number.",
+                "use 0.5 or 0.25, for example",
             )
         super().__init__(
-            [_NarrowResNet(depth, count, width, out_indices) for count in channels], channels
+            [_NarrowResNet(depth, count, width, out_indices, with_cp) for count in channels],
+            channels,
         )
         self.depth, self.width, self.out_indices = depth, width, tuple(out_indices)
 
@@ -110,9 +116,16 @@ def _side_by_side(tensors: list[Tensor]) -> Tensor:
 
 
 class _NarrowResNet(ResNet):
-    def __init__(self, depth: int, in_channels: int, width: float, out_indices: Sequence[int]):
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int,
+        width: float,
+        out_indices: Sequence[int],
+        with_cp: bool,
+    ):
         self.width = width  # before the layers are made
-        super().__init__(depth, out_indices)
+        super().__init__(depth, out_indices, with_cp=with_cp)
         stem = round(64 * width)
         self.conv1 = nn.Conv2d(in_channels, stem, 7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")

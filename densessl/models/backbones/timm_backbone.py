@@ -7,6 +7,7 @@ import timm
 import torch
 from timm.layers import to_2tuple
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from densessl.errors import UserError
 from densessl.models.backbones.stages import checked_stages
@@ -23,15 +24,18 @@ class TimmBackbone(nn.Module):
     Args:
         name: timm's name of the architecture.
         out_indices: Stages to return, 0..3 = C2..C5 as in mmdet.
+        with_cp: Gradient checkpointing, as timm does it; for models without BatchNorm.
         **options: Passed to ``timm.create_model``, e.g. ``img_size``.
 
     Raises:
         UserError: If timm has no such model, or it gives no four maps, or ``pretrained`` is given,
-            or ``img_size`` does not fit its patch, or for another stage; in the forward pass, if
-            the views do not fit the model.
+            or ``img_size`` does not fit its patch, or for another stage, or if it cannot be
+            checkpointed; in the forward pass, if the views do not fit the model.
     """
 
-    def __init__(self, name: str, out_indices: Sequence[int] = (3,), **options):
+    def __init__(
+        self, name: str, out_indices: Sequence[int] = (3,), with_cp: bool = False, **options
+    ):
         super().__init__()
         if not timm.is_model(name):
             raise UserError(
@@ -51,6 +55,9 @@ class TimmBackbone(nn.Module):
                 "choose one with forward_intermediates, e.g. resnet50, convnext_tiny or "
                 "vit_small_patch16_224",
             )
+        self.with_cp = with_cp
+        if with_cp:
+            self._checkpoint()
         patches = getattr(self.model, "patch_embed", None)
         sides = zip(
             to_2tuple(getattr(patches, "img_size", None) or 0),
@@ -117,6 +124,22 @@ class TimmBackbone(nn.Module):
         lies there. Others have layers of other names there, which always are."""
         if isinstance(getattr(self.model, "head", None), nn.Module):
             self.model.head.requires_grad_(on)
+
+    def _checkpoint(self) -> None:
+        # timm would update the statistics a second time when it computes activations again.
+        if any(isinstance(layer, _BatchNorm) for layer in self.model.modules()):
+            raise UserError(
+                f"model.backbone.with_cp is for timm's models without BatchNorm, and {self.name} "
+                "has some.",
+                "leave it out, or for a ResNet take type='ResNet', which has it",
+            )
+        try:
+            self.model.set_grad_checkpointing()
+        except (AssertionError, AttributeError) as error:
+            raise UserError(
+                f"timm's '{self.name}' has no gradient checkpointing.",
+                "leave model.backbone.with_cp out",
+            ) from error
 
     @contextmanager
     def _size_explained(self, x: Tensor) -> Iterator[None]:

@@ -20,13 +20,16 @@ class CMC(BankMethod):
     The exported backbone is both networks; its input is Lab, as the checkpoint's meta says.
 
     Args:
-        backbone: Config or module of a ``SplitBackbone`` with two parts.
+        backbone: Config or module of a ``SplitBackbone`` with two parts, of 1 and 2 channels.
         head: Config of the global head; each network has one of its own.
         num_negatives: Entries drawn for each image, the same of both banks.
         temperature: The divisor of every logit.
         num_samples: Images of the data set; filled in from the data.
         momentum: The banks' share kept at each update.
         data_preprocessor: Config; by default ``LabPreprocessor``.
+
+    Raises:
+        UserError: For any other backbone.
     """
 
     def __init__(
@@ -41,10 +44,11 @@ class CMC(BankMethod):
     ):
         lab = dict(type="LabPreprocessor", _scope_="densessl")
         super().__init__(backbone, num_samples, momentum, data_preprocessor or lab)
-        if not isinstance(self.backbone, SplitBackbone) or len(self.backbone.parts) != 2:
+        channels = getattr(self.backbone, "channels", None)
+        if not isinstance(self.backbone, SplitBackbone) or channels != (1, 2):
             raise UserError(
-                "CMC needs two networks, one for L and one for ab, and model.backbone makes "
-                f"one {type(self.backbone).__name__}.",
+                "CMC needs two networks, one for L and one for ab, and model.backbone is "
+                + (f"for channels {channels}." if channels else f"{type(self.backbone).__name__}."),
                 "use model.backbone=dict(type='SplitResNet', depth=..., width=0.5)",
             )
         of_l, of_ab = (part.out_channels[-1] for part in self.backbone.parts)

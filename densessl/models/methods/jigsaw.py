@@ -10,6 +10,7 @@ from densessl.errors import UserError
 from densessl.models.draws import draw
 from densessl.models.methods.base import Method
 from densessl.models.patches import distant_permutations, encode_patches
+from densessl.numeric import is_whole
 from densessl.precision import at_least_float32
 from densessl.registry import MODELS
 from densessl.structures import ViewBatch
@@ -43,14 +44,14 @@ class Jigsaw(Method):
         data_preprocessor: dict | None = None,
     ):
         super().__init__(backbone, data_preprocessor)
-        if not 2 <= num_patches <= 9:  # all their orders are weighed
+        if not is_whole(num_patches) or not 2 <= num_patches <= 9:  # all their orders are weighed
             raise UserError(f"model.num_patches is {num_patches}.", "use 2 to 9 tiles")
         orders = math.factorial(num_patches)
-        if not 2 <= num_permutations <= orders:
+        if not is_whole(num_permutations) or not 2 <= num_permutations <= orders:
             raise UserError(
-                f"model.num_permutations is {num_permutations}; {num_patches} tiles have {orders} "
-                "orders.",
-                f"use 2 to {orders}",
+                f"model.num_permutations is {num_permutations!r}; {num_patches} tiles have "
+                f"{orders} orders.",
+                f"use a whole number from 2 to {orders}",
             )
         self.head = self.build_head(head)
         self.classifier = nn.Linear(num_patches * self.head.out_channels, num_permutations)
