@@ -19,6 +19,11 @@ def is_mm(architecture: dict) -> bool:
     return kind_of(architecture) == "MMBackbone"
 
 
+def timm_name(architecture: dict) -> str | None:
+    """timm's name of it, if it is one of timm's."""
+    return architecture.get("name") if kind_of(architecture) == "TimmBackbone" else None
+
+
 def options_of(architecture: dict) -> dict:
     """What a timm backbone passes on to ``timm.create_model`` beside the name."""
     ours = ("type", "name", "out_indices", "with_cp")
@@ -36,7 +41,7 @@ def resnet_depth(architecture: dict, target: str) -> int:
     kind = kind_of(architecture)
     if kind == "ResNet":
         return architecture.get("depth", 50)
-    name = architecture.get("name", "").partition(".")[0]
+    name = (timm_name(architecture) or "").partition(".")[0]
     if is_mm(architecture):
         kind = architecture["model"]["type"]
     # An option (another activation, a stride) may change the net without changing a name.
@@ -66,7 +71,7 @@ def natural_target(architecture: dict) -> str | None:
     """The target that surely has this backbone: mmdet where it can; None for one of one's own."""
     if is_mm(architecture):
         return "mmseg" if architecture["model"]["type"].startswith("mmseg.") else "mmdet"
-    if "name" in architecture:
+    if timm_name(architecture):
         try:
             resnet_depth(architecture, "mmdet")
         except UserError:
@@ -85,7 +90,7 @@ def describe(architecture: dict) -> str:
         architecture = architecture["model"]
         kind = architecture["type"]
     options = options_of(architecture)
-    return architecture.get("name", kind) + (f" {options}" if options else "")
+    return (timm_name(architecture) or kind) + (f" {options}" if options else "")
 
 
 def fixed_size(model: nn.Module) -> tuple[int, int] | None:

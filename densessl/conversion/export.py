@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from densessl.checkpoint import load_checkpoint
-from densessl.conversion.architecture import describe, images_for, is_mm
+from densessl.conversion.architecture import describe, images_for, is_mm, timm_name
 from densessl.conversion.coverage import Coverage, compare_state
 from densessl.conversion.source import SourceBackbone, find_backbone
 from densessl.conversion.targets import get_target
@@ -198,7 +198,7 @@ def verify(exported: str | Path, source: str | Path, trust: bool = False) -> Exp
             f"{exported} is no exported file.", "Write one with tools/convert.py, then verify it."
         )
     target, which = get_target(meta["to"]), meta["which"]
-    name = meta["architecture"].get("name")
+    name = timm_name(meta["architecture"])
     found = find_backbone(load_checkpoint(src, trust=trust), which, str(src), name, trust)
     if not found.coverage.complete:
         return _begin(exported, src, target, which, found)

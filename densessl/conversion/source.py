@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from densessl.checkpoint import CHECKPOINT_FORMAT, load_checkpoint
-from densessl.conversion.architecture import describe, is_mm, kind_of
+from densessl.conversion.architecture import OURS, describe, is_mm, kind_of
 from densessl.conversion.coverage import Coverage, compare_state
 from densessl.conversion.importers import HEADS, recognise, take
 from densessl.conversion.safety import read_architecture
@@ -17,6 +17,7 @@ from densessl.conversion.targets import get_target
 from densessl.conversion.targets.base import EXPORT_FORMAT
 from densessl.conversion.targets.openmmlab import bare
 from densessl.errors import UserError
+from densessl.files import examples
 from densessl.models.backbones import MMBackbone, TimmBackbone, build_backbone
 from densessl.models.preprocessor import IMAGENET_MEAN, IMAGENET_STD
 from densessl.suggest import did_you_mean
@@ -238,6 +239,12 @@ def _ours(checkpoint: dict, which: str, name: str) -> SourceBackbone:
 
 def _exported(checkpoint: dict, which: str, name: str) -> SourceBackbone:
     meta = checkpoint["meta"]
+    lacking = {"which", "to", "architecture"} - meta.keys() or {"state_dict"} - checkpoint.keys()
+    if lacking:
+        raise UserError(
+            f"{name} says that densessl exported it, but has no {examples(sorted(lacking))}.",
+            "Use the file as tools/convert.py wrote it.",
+        )
     if meta["which"] != which:
         raise _no_such(name, which, [meta["which"]], " (it is an exported file)")
     layout = f"{EXPORT_FORMAT}, written for {meta['to']}"
@@ -292,13 +299,18 @@ def _bare_state(architecture: dict) -> dict[str, Tensor]:
 def _built(architecture: dict) -> nn.Module:
     try:
         return build_backbone(architecture)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a network does with arguments that it does not know
+        ours = kind_of(architecture) in OURS
         raise UserError(
-            f"The architecture {dict(architecture)} cannot be built: {error.args[0]}",
-            "A backbone of your own must be imported, and so registered, before its checkpoint is "
-            "read, or the checkpoint read with --trust (from Python: trust=True), and it must take "
-            "out_indices where stages are chosen. Otherwise the checkpoint is "
-            "of another version of densessl.",
+            f"The architecture {dict(architecture)} cannot be built: "
+            f"{type(error).__name__}: {error}",
+            "The checkpoint is damaged, or of another version of densessl."
+            if ours
+            else "A backbone of your own must be imported, and so registered, before its "
+            "checkpoint is read, or the checkpoint read with --trust (from Python: trust=True), "
+            "and it must take out_indices where stages are chosen.",
         ) from error
 
 

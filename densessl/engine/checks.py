@@ -26,7 +26,7 @@ UNTYPED_KEYS = {
     "train_dataloader": {*inspect.signature(DataLoader).parameters},
     "log_processor": {*inspect.signature(LogProcessor).parameters},
     "auto_scale_lr": {"base_batch_size", "enable"},
-    "randomness": {"seed", "deterministic"},
+    "randomness": {"seed", "deterministic", "diff_rank_seed"},
     "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
     "env_cfg.mp_cfg": {"mp_start_method", "opencv_num_threads"},
     "optim_wrapper.clip_grad": {
@@ -134,7 +134,7 @@ def _check_value(value: Any, where: str) -> None:
 
 def _check_dict(value: ConfigDict, where: str) -> None:
     deeper = "type" in value or where in UNTYPED_KEYS
-    if "type" in value:
+    if "type" in value and "type" not in UNTYPED_KEYS.get(where, ()):
         target = _resolve(value["type"], where)
         if where in OURS:
             _check_ours(target, where, value["type"])

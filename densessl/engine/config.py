@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
 from densessl.datasets.images import files_below, is_image
 from densessl.datasets.shards import is_shard
@@ -44,6 +45,8 @@ def load_config(
     """
     cfg = deepcopy(config) if isinstance(config, Config) else read_config(config)
     apply_options(cfg, options or {})
+    if any(key.startswith("custom_imports") for key in options or {}):
+        import_own(cfg)
     _name_types(cfg._cfg_dict)
     if isinstance(cfg.get("optim_wrapper"), dict):  # so that its keys are checked
         cfg.optim_wrapper.setdefault("type", "PrecisionOptimWrapper")
@@ -74,8 +77,9 @@ def find_config(path: str | Path, below: str = ".") -> Path:
     named = named if only_shipped else [path, *named]
     found = next((p for p in named if p is not None and p.is_file()), None)
     if found is None:
+        prefix = SHIPPED if only_shipped else ""
         raise UserError(
-            f"There is no config {path}{did_you_mean(path.stem, shipped)}.",
+            f"There is no config {prefix}{path}{did_you_mean(path.stem, shipped)}.",
             f"give the path of a .py file; the shipped ones are in {folder / below}",
         )
     return found
@@ -83,7 +87,12 @@ def find_config(path: str | Path, below: str = ".") -> Path:
 
 def base_path(path: str, filename: str) -> tuple[str, str | None]:
     """mmengine's way from a ``_base_`` in ``filename`` to its file, for ``densessl::`` too."""
-    return (str(find_config(path)), None) if path.startswith(SHIPPED) else mm_path(path, filename)
+    if not path.startswith(SHIPPED):
+        return mm_path(path, filename)
+    try:
+        return str(find_config(path)), None
+    except UserError as error:
+        raise UserError(f"In {filename}: {error.problem}", error.remedy) from error
 
 
 mm_path = Config._get_cfg_path
@@ -104,8 +113,8 @@ def read_config(path: str | Path, below: str = ".") -> Config:
     try:
         with redirect_stdout(io.StringIO()):  # mmdet and mmseg print when imported
             return Config.fromfile(found)
-    except UserError as error:  # of a _base_
-        raise UserError(f"In {found}: {error.problem}", error.remedy) from error
+    except UserError:  # of a _base_
+        raise
     except ImportError as error:
         raise UserError(
             f"The config {found} needs a module that cannot be imported: {error}.",
@@ -143,6 +152,21 @@ def apply_options(cfg: Config, options: dict[str, Any]) -> None:
                 "look at the config's structure; items of lists are numbered from 0, and a "
                 "preset's name is replaced as a whole",
             ) from error
+
+
+def import_own(cfg: Config) -> None:
+    """Imports what ``custom_imports`` names, as reading a file does.
+
+    Raises:
+        UserError: If a module cannot be imported.
+    """
+    try:
+        import_modules_from_strings(**cfg.custom_imports)
+    except (ImportError, TypeError) as error:
+        raise UserError(
+            f"custom_imports is {dict(cfg.custom_imports)}: {error}",
+            "give dict(imports=[...]), and set PYTHONPATH to the folder that the modules are in",
+        ) from error
 
 
 def _name_types(value: Any) -> None:

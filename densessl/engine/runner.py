@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -193,11 +194,12 @@ class PretrainRunner(Runner):
         if hasattr(transform, "size_at"):  # that of the last step
             view_size = transform.size_at(max(epoch - (iter == began), 0))
         imports = (self.cfg.get("custom_imports") or {}).get("imports") or []
+        imports = [imports] if isinstance(imports, str) else imports
         return dict(
             format=CHECKPOINT_FORMAT,
             method=type(method).__name__,
             architecture=self.cfg.model.backbone.to_dict(),
-            imports=[imports] if isinstance(imports, str) else [*imports],
+            imports=[name for name in imports if name in sys.modules],  # some may be lacking
             recipe=recipe_of(self.cfg) | self._restored,
             input=preprocessor.input,
             view_size=view_size,

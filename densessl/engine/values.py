@@ -17,6 +17,7 @@ from densessl.numeric import (
     is_real,
     is_whole,
 )
+from densessl.registry import MODELS
 from densessl.structures import SEEDS
 
 SEED = Rule(f"a whole number from 0 to {SEEDS[-1]}", lambda v: is_whole(v) and v in SEEDS)
@@ -57,7 +58,7 @@ SCHEDULE_RULES = {
     "eta_min_ratio": SHARE,
     "start_factor": Rule("a number above 0, at most 1", lambda v: is_real(v) and 0 < v <= 1),
 }
-# Of methods, heads, matches and losses alike: whatever stands below ``model`` under these names.
+# Of our methods, heads, matches and losses alike, wherever they stand below ``model``.
 MODEL_RULES = {
     "temperature": POSITIVE,
     "margin": POSITIVE,
@@ -88,10 +89,14 @@ def _at(cfg: Config, key: str) -> Any:
 
 
 def _of_model(part: dict, where: str = "model") -> Iterator[tuple[str, Any, Rule]]:
-    """Dotted key, value and rule of what ``MODEL_RULES`` knows; backbones may be of any project."""
+    """Dotted key, value and rule of what ``MODEL_RULES`` knows, in parts of ours."""
+    kind = part.get("type")
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    ours = kind is None or kind.__module__.startswith("densessl.")
     for name, value in part.items():
         if name in MODEL_RULES:
-            yield f"{where}.{name}", value, MODEL_RULES[name]
+            if ours:
+                yield f"{where}.{name}", value, MODEL_RULES[name]
         elif isinstance(value, dict) and name != "backbone":
             yield from _of_model(value, f"{where}.{name}")
 

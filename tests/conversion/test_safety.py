@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from densessl.conversion.export import export_checkpoint
 from densessl.conversion.source import load_backbone
 from densessl.errors import UserError
 from densessl.evaluation.features import load_frozen
-from densessl.models import ResNet
+from densessl.models import ResNet, TimmBackbone
 from densessl.registry import MODELS
 from tests.checkpoints import convert, write_checkpoint
 
@@ -104,6 +105,68 @@ def test_nor_is_another_project_or_method_imported(tmp_path, monkeypatch):
         load_backbone(altered(tmp_path / "evil.pth", architecture="ResNet"))
 
 
+def mm(kind: str, **options) -> dict:
+    return {"type": "MMBackbone", "model": {"type": kind, **options}}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "named"),
+    [
+        # Its constructor calls eval on what a second part is given.
+        (mm("mmdet.StrongSORT", cmc={"type": "CameraMotionCompensation"}), "mmdet.StrongSORT"),
+        # Reads a file, a config, an address.
+        (mm("mmdet.LAD", teacher_ckpt="http://nowhere.invalid/a"), "mmdet.LAD"),
+        (mm("mmseg.TIMMBackbone", model_name="resnet18", checkpoint_path="FILE"), "names a file"),
+        ({"type": "TimmBackbone", "name": "resnet18", "checkpoint_path": "FILE"}, "names a file"),
+        (mm("mmdet.ResNet", plugins=[{"cfg": {"type": "mmdet.LAD"}}]), "mmdet.LAD"),
+        (mm("mmdet.ResNet", norm_cfg={"type": "SGD"}), "SGD"),
+        (mm("mmdet.ResNet", norm_cfg={"_scope_": "strange", "type": "BN"}), "scope 'strange'"),
+        (mm("mmdet.ResNet", note="torchvision://resnet50"), "names a file"),
+        (mm("mmdet.ResNet", strides=np.array([1, 2, 2, 2])), "a ndarray"),
+        ({"type": "DenseCL", "backbone": R18}, "DenseCL"),
+        ({"type": "torch.nn.Linear", "in_features": 1, "out_features": 1}, "torch.nn.Linear"),
+    ],
+)
+def test_what_reads_or_runs_something_is_refused(tmp_path, architecture, named):
+    pytest.importorskip("mmdet")
+    (tmp_path / "weights.pth").write_bytes(b"")
+    for place in (architecture, architecture.get("model", {})):
+        place.update(
+            {k: str(tmp_path / "weights.pth") for k, v in place.items() if str(v) == "FILE"}
+        )
+    with pytest.raises(UserError, match=f"{named}.*nothing was executed"):
+        load_backbone(altered(tmp_path / "evil.pth", architecture=architecture))
+
+
+def test_a_description_without_an_end_is_refused(tmp_path):
+    endless = mm("mmdet.ResNet")
+    endless["model"]["plugins"] = [endless]
+    with pytest.raises(UserError, match="without an end"):
+        load_backbone(altered(tmp_path / "evil.pth", architecture=endless))
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [R18 | {"depth": [18]}, {"type": "TimmBackbone", "name": 5}, R18 | {"wings": 2}],
+)
+def test_what_cannot_be_built_is_one_message(tmp_path, architecture):
+    with pytest.raises(UserError) as error:
+        load_backbone(altered(tmp_path / "bad.pth", architecture=architecture))
+    assert "trust" not in error.value.remedy
+
+
+def test_a_class_of_an_mm_project_may_be_named_by_its_path(tmp_path):
+    pytest.importorskip("mmdet")
+    kind = "mmdet.models.backbones.resnet.ResNet"
+    file = write_checkpoint(tmp_path / "mm.pth", mm(kind, depth=18, norm_eval=False))
+    assert load_backbone(file).out_channels == (512,)
+
+
+def test_timm_is_given_no_file_to_read():
+    with pytest.raises(UserError, match="model.backbone.checkpoint_path is not for TimmBackbone"):
+        TimmBackbone("resnet18", checkpoint_path="a.pth")
+
+
 def test_classes_that_are_there_may_be_named_by_their_path(tmp_path):
     path = f"{ResNet.__module__}.{ResNet.__qualname__}"
     backbone = load_backbone(altered(tmp_path / "own.pth", architecture={**R18, "type": path}))
@@ -127,7 +190,7 @@ def test_a_network_of_ones_own_is_read_once_imported_or_trusted(tmp_path, monkey
     meta = {"format": "densessl/1", "architecture": architecture, "imports": ["module_of_ones_own"]}
     file = tmp_path / "own.pth"
     torch.save({"meta": meta, "state_dict": state}, file)
-    with pytest.raises(UserError, match="must be imported.*trust"):
+    with pytest.raises(UserError, match="(?s)'NetOfOnesOwn', which is no network.*import its"):
         load_backbone(file)
     with pytest.raises(UserError, match="PYTHONPATH"):
         load_backbone(file, trust=True)
@@ -136,3 +199,17 @@ def test_a_network_of_ones_own_is_read_once_imported_or_trusted(tmp_path, monkey
     assert load_backbone(file, trust=True).out_channels == (4,)
     weight = load_backbone(file).layer.weight
     assert torch.equal(weight, state["backbone.layer.weight"])
+    for plan in ({"type": "random"}, {"type": 2, "pretrained": "nothing"}):  # its own matter
+        content = {"meta": meta | {"architecture": architecture | {"plan": plan}}}
+        torch.save({**content, "state_dict": state}, file)
+        assert torch.equal(load_backbone(file).layer.weight, weight)
+
+
+def test_trust_imports_what_is_there_and_misses_only_what_is_needed(tmp_path):
+    (tmp_path / "broken.py").write_text("this is no Python")
+    for imports in (["not_there"], "not_there", None, [5], ["not_there", "json"]):
+        file = altered(tmp_path / "a.pth", imports=imports)
+        assert isinstance(load_backbone(file, trust=True), ResNet)
+    file = altered(tmp_path / "a.pth", imports=["not_there"], architecture={"type": "NetOfNobody"})
+    with pytest.raises(UserError, match="needs the module not_there"):
+        load_backbone(file, trust=True)

@@ -52,7 +52,7 @@ VALID = {
     "train_cfg.max_steps": 10,
     "optim_wrapper.accumulative_counts": 2,
     "optim_wrapper.precision": "bf16",
-    "optim_wrapper.clip_grad": dict(max_norm=1.0),
+    "optim_wrapper.clip_grad": dict(type="value", clip_value=1.0),
     "optim_wrapper.paramwise_cfg": dict(norm_decay_mult=0.0),
     "optim_wrapper.optimizer": dict(type="AdamW", lr=1e-3, betas=(0.9, 0.95), _delete_=True),
     "param_scheduler": [dict(type="LinearLR", start_factor=0.1, end=5)],
@@ -62,7 +62,7 @@ VALID = {
     "default_hooks.timer": None,
     "default_hooks.mine": dict(type="EMAHook", momentum=0.1),
     "custom_hooks": [dict(type="BrokenImagesHook", enough=3)],
-    "randomness.deterministic": True,
+    "randomness": dict(deterministic=True, diff_rank_seed=True),
     "work_dir": "somewhere",
     "experiment_name": "mine",
     "_mine": 3,
@@ -232,6 +232,29 @@ def test_dicts_inside_of_others_parts_are_left_to_them(shipped):
         check_config(cfg)
 
 
+class HeadOfOnesOwn:
+    """Has numbers of the same names as ours, and other rules."""
+
+    def __init__(self, in_channels=3, margin=None, grid=None):
+        pass
+
+
+def test_numbers_of_ones_own_parts_are_left_to_them(shipped):
+    cfg = deepcopy(shipped)
+    cfg.model.head = dict(type=HeadOfOnesOwn, margin=0.0, grid=(7, 7))
+    check_config(cfg)
+    cfg.model.dense_head.out_channels = 0
+    with pytest.raises(UserError, match="model.dense_head.out_channels is 0"):
+        check_config(cfg)
+
+
+def test_imports_that_an_option_names_are_made(shipped):
+    with pytest.raises(UserError, match="not_there"):
+        load_config(shipped, {"custom_imports.imports": ["not_there"]})
+    options = {"custom_imports": dict(imports="not_there", allow_failed_imports=True)}
+    assert load_config(shipped, options).custom_imports.imports == "not_there"
+
+
 def test_the_parts_that_pretraining_needs_are_the_default(shipped):
     cfg = deepcopy(shipped)
     assert "type" not in cfg.train_cfg and "constructor" not in cfg.optim_wrapper
@@ -249,10 +272,13 @@ def test_a_config_anywhere_inherits_from_shipped_ones(tmp_path, shipped, monkeyp
     cfg = load_config(file)
     assert cfg.train_cfg.max_epochs == 7 and cfg.model == shipped.model
     file.write_text('_base_ = "densessl::densecl/densecl_r18_1xb64-coslr-100e_foldr.py"')
-    with pytest.raises(UserError, match="mine.py: There is no config .*did you mean 'densecl_r18"):
+    with pytest.raises(UserError, match="mine.py: .*config densessl::.*did you mean 'densecl_r18"):
         load_config(file)
+    (tmp_path / "above.py").write_text('_base_ = "mine.py"')
+    with pytest.raises(UserError, match="In .*mine.py: There is no config"):  # which has the fault
+        load_config(tmp_path / "above.py")
     (tmp_path / "near.py").write_text("")
-    with pytest.raises(UserError, match="There is no config near.py"):  # not what lies here
+    with pytest.raises(UserError, match="no config densessl::near.py"):  # not what lies here
         load_config("densessl::near.py")
 
 

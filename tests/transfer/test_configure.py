@@ -57,6 +57,13 @@ def test_options_reach_the_config_and_new_arguments_pass():
     assert cfg.model.bbox_head.strides[0] == 4
 
 
+@pytest.mark.parametrize("transfer", ["dict()", "[]", "dict(title='Mine')"])
+def test_a_config_without_a_task_is_none_for_a_transfer(tmp_path, transfer):
+    (tmp_path / "mine.py").write_text(f"transfer = {transfer}")
+    with pytest.raises(UserError, match="is no transfer config"):
+        load_config(tmp_path / "mine.py")
+
+
 @pytest.mark.parametrize("name", ["mask-rcnn_fpn_small", "fcos_fpn_small", "fcn_small"])
 @pytest.mark.parametrize("own", ["json", ["json", "csv"]])
 def test_imports_of_ones_own_come_after_those_that_the_config_needs(tmp_path, name, own):

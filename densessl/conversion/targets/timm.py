@@ -5,7 +5,7 @@ from pathlib import Path
 import timm
 from torch import Tensor, nn
 
-from densessl.conversion.architecture import options_of, resnet_depth
+from densessl.conversion.architecture import options_of, resnet_depth, timm_name
 from densessl.conversion.targets.base import Target, input_note
 
 
@@ -38,10 +38,11 @@ class Timm(Target):
 
     def _model(self, architecture: dict) -> tuple[str, dict]:
         """timm's name and options."""
-        if "name" not in architecture:
+        name = timm_name(architecture)
+        if name is None:
             options = {"norm_layer": "groupnorm"} if architecture.get("norm") == "gn" else {}
             return f"resnet{resnet_depth(architecture, self.name)}", options
-        return architecture["name"], options_of(architecture)
+        return name, options_of(architecture)
 
 
 TARGET = Timm()

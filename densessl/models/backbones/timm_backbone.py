@@ -28,7 +28,7 @@ class TimmBackbone(nn.Module):
         **options: Passed to ``timm.create_model``, e.g. ``img_size``.
 
     Raises:
-        UserError: If timm has no such model, or it gives no four maps, or ``pretrained`` is given,
+        UserError: If timm has no such model, or it gives no four maps, or weights are named,
             or ``img_size`` does not fit its patch, or for another stage, or if it cannot be
             checkpointed; in the forward pass, if the views do not fit the model.
     """
@@ -42,9 +42,9 @@ class TimmBackbone(nn.Module):
                 f"timm has no model '{name}'{did_you_mean(name, timm.list_models())}.",
                 "see timm.list_models()",
             )
-        if "pretrained" in options:
+        if weights := options.keys() & {"pretrained", "checkpoint_path"}:
             raise UserError(
-                "model.backbone.pretrained is not for TimmBackbone.",
+                f"model.backbone.{min(weights)} is not for TimmBackbone.",
                 "download the weights, and begin with them: --cfg-options load_from=FILE",
             )
         self.name = name

@@ -33,7 +33,7 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         UserError: There is no such config, it is none for a transfer, or an option does not fit.
     """
     cfg = read_config(path, "transfer")
-    if "transfer" not in cfg:
+    if not isinstance(cfg.get("transfer"), dict) or "task" not in cfg.transfer:
         raise UserError(
             f"{path} is no transfer config: it has no `transfer = dict(task=..., ...)`.",
             f"Take one of those in {config_folder() / 'transfer'}, or inherit from one.",
