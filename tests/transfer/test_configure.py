@@ -64,6 +64,16 @@ def test_a_config_without_a_task_is_none_for_a_transfer(tmp_path, transfer):
         load_config(tmp_path / "mine.py")
 
 
+def test_a_misspelt_name_in_a_config_of_ones_own_is_shown(tmp_path):
+    base = '_base_ = "densessl::transfer/segmentation/fcn_small.py"\n'
+    (tmp_path / "mine.py").write_text(base + "img_scale = 3\nmodels = 4\n_trian_cfg = 5")
+    assert load_config(tmp_path / "mine.py").img_scale == 3
+    for wrong, right in (("trian_cfg", "train_cfg"), ("optim_wraper", "optim_wrapper")):
+        (tmp_path / "mine.py").write_text(f"{base}{wrong} = dict(max_iters=1)")
+        with pytest.raises(UserError, match=f"mine.py sets {wrong}.*did you mean '{right}'"):
+            load_config(tmp_path / "mine.py")
+
+
 @pytest.mark.parametrize("name", ["mask-rcnn_fpn_small", "fcos_fpn_small", "fcn_small"])
 @pytest.mark.parametrize("own", ["json", ["json", "csv"]])
 def test_imports_of_ones_own_come_after_those_that_the_config_needs(tmp_path, name, own):

@@ -1,6 +1,7 @@
 """From a transfer config, data and options to the config of one fine-tuning job."""
 
 import copy
+import difflib
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 import densessl.transfer.mm  # noqa: F401  (makes mmseg:: configs findable)
+from densessl.engine.checks import TOP_KEYS
 from densessl.engine.config import apply_options, config_folder, read_config
 from densessl.engine.values import check_sections, check_values
 from densessl.errors import UserError
@@ -38,12 +40,26 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
             f"{path} is no transfer config: it has no `transfer = dict(task=..., ...)`.",
             f"Take one of those in {config_folder() / 'transfer'}, or inherit from one.",
         )
+    _check_names(cfg, path)
     _import_ours(cfg)
     for key, value in (options or {}).items():
         apply_option(cfg, key, value)
     check_sections(cfg)
     check_values(cfg)
     return cfg
+
+
+def _check_names(cfg: Config, path: str | Path) -> None:
+    """Refuses a name that nothing reads and that nearly is one that mmengine reads; mm's configs
+    have any other variables beside those, and mmseg's even ``models``."""
+    known = TOP_KEYS | {"transfer", "models"}
+    for key in (key for key in cfg if key not in known and not key.startswith("_")):
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.88)
+        if near:
+            raise UserError(
+                f"{path} sets {key}, which nothing reads (did you mean '{near[0]}'?).",
+                "Correct the name, or begin it with _ if it is a variable of your own.",
+            )
 
 
 def _import_ours(cfg: Config) -> None:
