@@ -1,5 +1,6 @@
 """Numbers of a config that are checked before any work: wrong, they fail late or not at all."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,8 +74,8 @@ MODEL_RULES = {
     "warmup_steps": WHOLE,
     **dict.fromkeys(("lambd", "sim_weight", "var_weight", "cov_weight", "proximal"), NOT_NEGATIVE),
 }
-MAY_BE_NONE = {"max_steps", "max_norm", "seed"} | {
-    *("queue_size", "num_negatives", "grid", "end_momentum", "eta_min", "eta_min_ratio"),
+MAY_BE_NONE = {
+    *("max_steps", "max_norm", "seed", "eta_min", "eta_min_ratio"),
     *("sampler", "param_scheduler", "custom_hooks", "default_scope"),
 }
 SECTIONS = ("model", "train_dataloader", "train_dataloader.dataset", "train_cfg", "optim_wrapper")
@@ -95,10 +96,20 @@ def _of_model(part: dict, where: str = "model") -> Iterator[tuple[str, Any, Rule
     ours = kind is None or kind.__module__.startswith("densessl.")
     for name, value in part.items():
         if name in MODEL_RULES:
-            if ours:
+            if ours and not (value is None and _default(kind, name) is None):
                 yield f"{where}.{name}", value, MODEL_RULES[name]
         elif isinstance(value, dict) and name != "backbone":
             yield from _of_model(value, f"{where}.{name}")
+
+
+def _default(kind: type | None, name: str) -> Any:
+    """What an argument is by default, of the class or of the base that takes it."""
+    for owner in inspect.getmro(kind) if inspect.isclass(kind) else ():
+        if "__init__" in vars(owner):
+            parameter = inspect.signature(owner.__init__).parameters.get(name)
+            if parameter is not None:
+                return parameter.default
+    return None
 
 
 def check_sections(cfg: Config) -> None:

@@ -41,7 +41,7 @@ MISSPELT = {
 
 VALID = {
     "model.grid": 3,
-    "model.queue_size": 64,
+    "model.queue_size": None,
     "model.backbone.zero_init_residual": True,
     "model.head.hidden_channels": [64, 64],
     "model.data_preprocessor": dict(type="ViewPreprocessor", mean=[0, 0, 0]),
@@ -161,6 +161,7 @@ def test_a_value_that_cannot_be_is_named(shipped, key, value, words):
         ("byol-dense_r18_1xb64-coslr-100e_folder", "model.dense.warmup_steps", -3),
         ("triplet_r18_1xb64-coslr-100e_folder", "model.loss.margin", 0),
         ("vicreg_r18_1xb64-coslr-100e_folder", "model.loss.cov_weight", -1),
+        ("pirl_r18_1xb64-coslr-100e_folder", "model.num_negatives", None),
         ("byol-dense_r18_1xb64-coslr-100e_folder", "model.dense.head.out_channels", 0.5),
     ],
 )
