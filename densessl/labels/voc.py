@@ -51,16 +51,18 @@ def find(
             "Correct the labels, or name the classes to use with --classes.",
         )
     chosen = choose_classes(found, classes, str(folder))
-    train = [
-        e for e in _labelled(train, chosen) if any(not b["ignore_flag"] for b in e["instances"])
-    ]
-    val = _labelled(val, chosen)
+    train, val = _labelled(train, chosen), _labelled(val, chosen)
     if not any(e["instances"] for e in val):
         raise UserError(
             f"The evaluation images of {folder} have no boxes of the classes {', '.join(chosen)}.",
             "Check the evaluation list and its annotations.",
         )
     return chosen, train, val
+
+
+def has_object(entry: dict) -> bool:
+    """Whether an image has a box of the chosen classes that is not marked difficult."""
+    return any(not box["ignore_flag"] for box in entry["instances"])
 
 
 def _read_entry(folder: Path, images: dict[str, Path], name: str) -> dict:

@@ -67,6 +67,14 @@ def test_a_difficult_object_says_neither_yes_nor_no(tmp_path):
     assert box == Sample(image.path, 1, (1.0, 1.0, 29.0, 29.0))
 
 
+def test_images_without_a_chosen_object_are_examples_of_no(tmp_path):
+    root = make_voc(tmp_path)
+    whole, chosen = (read_data(root, ["images"], c).sets["images"] for c in (None, ["disc"]))
+    assert len(chosen.train) == 8 and len(chosen.val) == 4
+    assert [s.label for s in chosen.train] == [s.label[:1] for s in whole.train]
+    assert {s.label for s in chosen.train} == {(1,), (0,)}
+
+
 def test_coco_boxes(tmp_path):
     pytest.importorskip("pycocotools")
     folder = make_coco(tmp_path)

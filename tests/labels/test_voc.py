@@ -9,7 +9,7 @@ from PIL import Image
 
 from densessl.errors import UserError
 from densessl.labels import voc
-from tests.labels.damage import replace_in, turn
+from tests.labels.damage import mark_difficult, replace_in, turn
 from tests.tiny_sets import make_voc
 
 
@@ -25,14 +25,13 @@ def test_boxes_are_those_of_the_masks(tmp_path):
         assert all((side != 0).any() for side in (inside[0], inside[-1], inside[:, 0]))
 
 
-def test_training_images_with_nothing_but_difficult_boxes_are_left_out(tmp_path):
+def test_images_without_an_object_that_counts_stay(tmp_path):
     root = make_voc(tmp_path)
     for name in ("train_3", "val_1"):
-        replace_in(
-            root / "Annotations" / f"{name}.xml", "<bndbox>", "<difficult>1</difficult><bndbox>"
-        )
+        mark_difficult(root, name)
     _, train, val = voc.find(root, None)
-    assert (len(train), len(val)) == (7, 4)
+    assert (len(train), len(val)) == (8, 4)
+    assert [voc.has_object(entry) for entry in train[2:5]] == [True, False, True]
     assert [{box["ignore_flag"] for box in e["instances"]} for e in val[:2]] == [{0}, {1}]
 
 

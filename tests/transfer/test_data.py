@@ -9,6 +9,7 @@ from PIL import Image
 
 from densessl.errors import UserError
 from densessl.transfer.finetune.data import read_data
+from tests.labels.damage import mark_difficult
 from tests.tiny_sets import make_coco, make_mask_folders, make_voc
 
 
@@ -20,6 +21,16 @@ def test_voc_boxes_are_listed_two_folders_down(tmp_path):
     entries = json.loads(Path(data.train["ann_file"]).read_text())
     assert len(entries) == data.train_images
     assert all(box["bbox_label"] == 0 for e in entries for box in e["instances"])
+
+
+def test_detectors_learn_from_images_with_an_object_that_counts(tmp_path):
+    root = make_voc(tmp_path / "set")
+    for name in ("train_3", "val_1"):
+        mark_difficult(root, name)
+    data = read_data(root, "detection", tmp_path / "lists")
+    entries = json.loads(Path(data.train["ann_file"]).read_text())
+    assert [e["img_id"] for e in entries] == [f"train_{i}" for i in (0, 1, 2, 4, 5, 6, 7)]
+    assert (data.train_images, data.val_images) == (7, 4)
 
 
 @pytest.mark.parametrize("task,metric", [("detection", ["bbox"]), ("instance", ["bbox", "segm"])])

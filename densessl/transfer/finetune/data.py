@@ -85,7 +85,7 @@ def _voc_boxes(folder: Path, classes: list[str] | None, out_dir: Path) -> Labell
     return _listed(
         folder,
         dict(type="ListedBoxes", metainfo=dict(classes=chosen)),
-        (train, val),
+        ([entry for entry in train if voc.has_object(entry)], val),  # detectors learn from boxes
         out_dir,
         metric_note=VOC_NOTE,
         evaluator=dict(type="ExactVOCMetric", iou_thrs=IOU_THRESHOLDS, eval_mode="area"),
