@@ -3,6 +3,7 @@
 Classes, splits and what counts are the same as in ``tools/transfer.py``.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from densessl.labels.folders import LAYOUTS, check_folder, choose_classes, place
 
 FEWEST = 10
 VAL_SHARE = 0.2
-# Folders of these names alone are the parts of a data set, and no classes of images.
+# Folders of these names alone, as they are or with a year or the like behind (val2017, test_set),
+# are the parts of a data set, and no classes of images.
 PARTS = {
     *("train", "training", "val", "valid", "validation", "test", "testing", "trainval"),
+    "unlabeled",
     *("images", "image", "imgs", "img_dir", "jpegimages", "leftimg8bit", "gtfine", "gtcoarse"),
     *("annotations", "annotation", "ann_dir", "masks", "mask", "labels", "label"),
     *("segmentationclass", "segmentationobject"),
@@ -218,7 +221,7 @@ def _from_class_folders(
             train[name] = [images[i] for i in sorted(order[count:])]
     else:
         train, val = (_by_class(folder / split) for split in splits)
-    if {name.lower() for name in (*train, *val)} <= PARTS:
+    if all(_is_part(name.lower()) for name in (*train, *val)):
         return {}
     unknown = [name for name in val if name not in train]
     if unknown and not classes:
@@ -240,6 +243,10 @@ def _from_class_folders(
     single = [name for name in chosen if sum(chosen[s.label] == name for s in train + val) == 1]
     note = f"only one image, never judged: {examples(single)}" if single else ""
     return dict(images=LabelledSet(chosen, train, val, note=note, drawn=splits is None))
+
+
+def _is_part(name: str) -> bool:
+    return name in PARTS or re.split(r"[\d_-]", name)[0] in PARTS
 
 
 def _by_class(folder: Path) -> dict[str, list[str]]:
