@@ -5,7 +5,7 @@ Classes, splits and what counts are the same as in ``tools/transfer.py``.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,14 @@ from densessl.errors import UserError
 from densessl.evaluation.metrics import IGNORED
 from densessl.files import examples
 from densessl.labels import coco, masks, voc
-from densessl.labels.folders import LAYOUTS, check_folder, choose_classes, places, read_splits
+from densessl.labels.folders import (
+    LAYOUTS,
+    check_folder,
+    choose_classes,
+    overlap,
+    places,
+    read_splits,
+)
 
 FEWEST = 10
 VAL_SHARE = 0.2
@@ -70,7 +77,7 @@ class LabelledSet:
             return self
         drawn = np.sort(np.random.default_rng(seed).permutation(len(self.train))[:most])
         train = [self.train[i] for i in drawn]
-        return LabelledSet(self.classes, train, self.val, self.values, self.note, drawn=True)
+        return replace(self, train=train, drawn=True)
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,13 @@ def read_data(
                 f"{len(found.val)} to evaluate on, too few for a meaningful result.",
                 f"Label {FEWEST} at the very least, some of them for each part.",
             )
-    return LabelledData(folder.name, sets)
+    return LabelledData(folder.name, {kind: _noted(each) for kind, each in sets.items()})
+
+
+def _noted(found: LabelledSet) -> LabelledSet:
+    """With a note on images in both parts."""
+    note = overlap(*((sample.path for sample in part) for part in (found.train, found.val)))
+    return replace(found, note="; ".join(filter(None, (found.note, note))))
 
 
 def _from_voc(folder: Path, classes: list[str] | None) -> dict[str, LabelledSet]:

@@ -108,6 +108,12 @@ def index_images(folder: Path) -> dict[str, Path]:
     return images
 
 
+def overlap(train: Iterable[str], val: Iterable[str]) -> str:
+    """A note on files that are in both parts; empty if there are none."""
+    both = {*train} & {*val}
+    return f"images in both parts, learned from and judged on: {len(both)}" if both else ""
+
+
 def check_size(what: str, size: tuple[int, int] | None, image: Path) -> tuple[int, int]:
     """Compares a label's size with its image, as it is once turned upright.
 

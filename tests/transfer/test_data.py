@@ -9,7 +9,7 @@ from PIL import Image
 
 from densessl.errors import UserError
 from densessl.transfer.finetune.data import read_data
-from tests.labels.damage import mark_difficult
+from tests.labels.damage import learn_from_val, mark_difficult
 from tests.tiny_sets import make_coco, make_mask_folders, make_voc
 
 
@@ -47,6 +47,22 @@ def test_coco_is_read_by_mmdet(tmp_path, task, metric):
     path.write_text(json.dumps(content))
     note = read_data(root, task, tmp_path / "lists").metric_note
     assert note.endswith("; 1 objects without an area count as missed")
+
+
+@pytest.mark.parametrize(
+    ("make", "task"),
+    [
+        (make_voc, "detection"),
+        (make_voc, "segmentation"),
+        (make_coco, "detection"),
+    ],
+)
+def test_images_in_both_parts_are_counted(tmp_path, make, task):
+    root = make(tmp_path / "set")
+    assert "both parts" not in read_data(root, task, tmp_path / "lists").metric_note
+    learn_from_val(root)
+    note = read_data(root, task, tmp_path / "lists").metric_note
+    assert note.endswith("; images in both parts, learned from and judged on: 4")
 
 
 def test_masks_are_listed(tmp_path):
