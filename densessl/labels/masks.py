@@ -196,7 +196,14 @@ def _names(folder: Path, values: list[int], others: bool) -> dict[int, str]:
                     f"{path} names {len(names)} classes, but the masks use index {max(values)}.",
                     "Write one name a line, the first for index 0.",
                 )
-            return {value: names[value] for value in values}
+            used = {value: names[value] for value in values}
+            twice = [name for name, times in Counter(used.values()).items() if times > 1]
+            if twice and not others:
+                raise UserError(
+                    f"{path} gives several indices of the masks the name {examples(twice)}.",
+                    "Give each a name of its own; classes cannot be merged here.",
+                )
+            return used
     if _looks_like_voc(folder) and max(values) < len(VOC_NAMES):
         return {value: VOC_NAMES[value] for value in values}
     return {value: "background" if value == 0 else f"class {value}" for value in values}

@@ -19,6 +19,12 @@ def test_finds_pairs(tmp_path, make):
     assert found.indices_of == {"0": 0, "1": 1, "2": 2}
 
 
+def test_hidden_files_are_no_images(tmp_path):
+    root = make_mask_folders(tmp_path)
+    (root / "images/train/._0.png").write_bytes(b"of macOS")
+    assert len(masks.find(root, None).train) == 8
+
+
 @pytest.mark.parametrize(("shown", "kept"), [(1, False), (2, True)])
 def test_a_class_of_few_evaluation_images_is_left_out_and_said(tmp_path, shown, kept):
     root = make_mask_folders(tmp_path, train=4, val=24)  # a share of 0.05 is 1.2 of them
@@ -119,6 +125,11 @@ def black_and_white(root):
             make_voc,
             lambda root: (root / "classes.txt").write_bytes("düse".encode("latin-1")),
             "classes.txt is no UTF-8 text",
+        ),
+        (
+            make_voc,
+            lambda root: (root / "classes.txt").write_text("background\ndisc\ndisc\n"),
+            "classes.txt gives several indices of the masks the name disc",
         ),
     ],
 )
