@@ -73,6 +73,31 @@ def test_classes_by_index_need_no_name_of_the_others(tmp_path):
             masks.find(root, twice)
 
 
+def test_chance_is_the_commonest_class_of_training_everywhere(tmp_path):
+    root = make_mask_folders(tmp_path)
+    for part, ends in (("train", (10, 80, 90)), ("val", (72, 90, 96))):
+        pixels = np.full((96, 96), 255, np.uint8)
+        for value, start, end in zip(range(3), (0, *ends), ends, strict=False):
+            pixels[start:end] = value
+        pixels[90:] = 255
+        for path in (root / "masks" / part).iterdir():
+            Image.fromarray(pixels).save(path)
+    # Rows in training: 10, 70, 10; in evaluation 72, 18, 0; the rest is ignored.
+    for classes, expected in (
+        (["0=a", "1=b", "2=c"], "b everywhere would score mIoU 10.0, aAcc 20.0"),
+        (["0=a", "2=c"], "a everywhere would score mIoU 100.0, aAcc 100.0"),
+    ):
+        assert masks.find(root, classes).chance == expected
+
+
+def test_masks_without_a_pixel_to_judge_on_are_refused(tmp_path):
+    root = make_mask_folders(tmp_path)
+    for path in (root / "masks" / "val").iterdir():
+        Image.fromarray(np.zeros((96, 96), np.uint8)).save(path)
+    with pytest.raises(UserError, match="The evaluation masks of .* show none of"):
+        masks.find(root, ["1=disc", "2=square"])
+
+
 def test_one_class_alone_is_refused(tmp_path):
     with pytest.raises(UserError, match="fewer than two classes.*\n.*background as well"):
         masks.find(make_mask_folders(tmp_path), ["class 1"])

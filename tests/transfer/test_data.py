@@ -71,6 +71,7 @@ def test_masks_are_listed(tmp_path):
     assert data.classes == ["nothing", "square"]
     assert (data.train_images, data.val_images) == (8, 4)
     assert data.train["indices_of"] == {"0": 0, "1": 255, "2": 1}
+    assert "; nothing everywhere would score mIoU " in data.metric_note
     assert data.metric_note.endswith("not asked for and ignored: class 1")
 
 

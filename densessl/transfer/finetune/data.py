@@ -102,8 +102,8 @@ def _class_masks(folder: Path, classes: list[str] | None, out_dir: Path) -> Labe
         dict(type="ListedMasks", indices_of=found.indices_of, metainfo=metainfo),
         (found.train, found.val),
         out_dir,
-        metric_note=f"mIoU over {len(found.classes)} classes, single scale, pixels of 255 ignored"
-        f"{found.note}",
+        metric_note=f"mIoU over {len(found.classes)} classes, single scale, pixels of 255 ignored; "
+        f"{found.chance}{found.note}",
         evaluator=dict(type="ExactIoUMetric"),
     )
 
