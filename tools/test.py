@@ -116,7 +116,8 @@ def main(argv: list[str] | None = None) -> int:
     model = f"{who['name']} ({who['architecture']}) at {size} px"
     print(f"{model} on {result['data']['name']}, {result['seconds']:.0f} s")
     for task, each in tasks.items():
-        print(f"{task}: learned from {each['train']}, judged on {each['val']}")
+        note = f"; {each['note']}" if each["note"] else ""
+        print(f"{task}: learned from {each['train']}, judged on {each['val']}{note}")
     print(f"{'metric':<16}{'percent':>8}{'chance':>8}")
     for metric, value in result["metrics"].items():
         print(f"{metric:<16}{value:>8.2f}{result['chance'][metric]:>8.2f}")

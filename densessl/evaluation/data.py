@@ -3,8 +3,9 @@
 Classes, splits and what counts are the same as in ``tools/transfer.py``.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,13 +16,22 @@ from densessl.errors import UserError
 from densessl.evaluation.metrics import IGNORED
 from densessl.files import examples
 from densessl.labels import coco, masks, voc
-from densessl.labels.folders import LAYOUTS, check_folder, choose_classes, places, read_splits
+from densessl.labels.folders import (
+    LAYOUTS,
+    check_folder,
+    choose_classes,
+    overlap,
+    places,
+    read_splits,
+)
 
 FEWEST = 10
 VAL_SHARE = 0.2
-# Folders of these names alone are the parts of a data set, and no classes of images.
+# Folders of these names alone, as they are or with a year or the like behind (val2017, test_set),
+# are the parts of a data set, and no classes of images.
 PARTS = {
     *("train", "training", "val", "valid", "validation", "test", "testing", "trainval"),
+    "unlabeled",
     *("images", "image", "imgs", "img_dir", "jpegimages", "leftimg8bit", "gtfine", "gtcoarse"),
     *("annotations", "annotation", "ann_dir", "masks", "mask", "labels", "label"),
     *("segmentationclass", "segmentationobject"),
@@ -67,7 +77,7 @@ class LabelledSet:
             return self
         drawn = np.sort(np.random.default_rng(seed).permutation(len(self.train))[:most])
         train = [self.train[i] for i in drawn]
-        return LabelledSet(self.classes, train, self.val, self.values, self.note, drawn=True)
+        return replace(self, train=train, drawn=True)
 
 
 @dataclass(frozen=True)
@@ -123,7 +133,13 @@ def read_data(
                 f"{len(found.val)} to evaluate on, too few for a meaningful result.",
                 f"Label {FEWEST} at the very least, some of them for each part.",
             )
-    return LabelledData(folder.name, sets)
+    return LabelledData(folder.name, {kind: _noted(each) for kind, each in sets.items()})
+
+
+def _noted(found: LabelledSet) -> LabelledSet:
+    """With a note on images in both parts."""
+    note = overlap(*((sample.path for sample in part) for part in (found.train, found.val)))
+    return replace(found, note="; ".join(filter(None, (found.note, note))))
 
 
 def _from_voc(folder: Path, classes: list[str] | None) -> dict[str, LabelledSet]:
@@ -218,7 +234,7 @@ def _from_class_folders(
             train[name] = [images[i] for i in sorted(order[count:])]
     else:
         train, val = (_by_class(folder / split) for split in splits)
-    if {name.lower() for name in (*train, *val)} <= PARTS:
+    if all(_is_part(name.lower()) for name in (*train, *val)):
         return {}
     unknown = [name for name in val if name not in train]
     if unknown and not classes:
@@ -240,6 +256,10 @@ def _from_class_folders(
     single = [name for name in chosen if sum(chosen[s.label] == name for s in train + val) == 1]
     note = f"only one image, never judged: {examples(single)}" if single else ""
     return dict(images=LabelledSet(chosen, train, val, note=note, drawn=splits is None))
+
+
+def _is_part(name: str) -> bool:
+    return name in PARTS or re.split(r"[\d_-]", name)[0] in PARTS
 
 
 def _by_class(folder: Path) -> dict[str, list[str]]:

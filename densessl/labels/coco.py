@@ -1,12 +1,12 @@
 """Boxes and instance masks in COCO's json."""
 
 import json
-import math
 from pathlib import Path
 from typing import NamedTuple
 
 from densessl.errors import UserError
 from densessl.files import examples
+from densessl.labels.coco_masks import is_mask, is_number
 from densessl.labels.folders import (
     SPLITS,
     check_size,
@@ -142,7 +142,7 @@ def _load(path: Path) -> dict:
             )
     for image in content["images"]:
         sides = image["width"], image["height"]
-        if not all(map(_is_number, sides)) or not isinstance(image["file_name"], str):
+        if not all(map(is_number, sides)) or not isinstance(image["file_name"], str):
             raise UserError(
                 f"Image {image['id']} of {path} is {image['file_name']!r} of {sides[0]!r} x "
                 f"{sides[1]!r} pixels.",
@@ -179,19 +179,15 @@ def _fault(item: dict, images: set, categories: set) -> tuple[str, str]:
             f"has the bbox {item['bbox']}",
             "It must be four numbers: left, top, width, height.",
         )
-    if not _is_number(item["area"]):
+    if not is_number(item["area"]):
         return f"has the area {item['area']!r}", "It must be a number of pixels."
     if (item.get("iscrowd") or 0) not in (0, 1):
         return f"has iscrowd {item['iscrowd']!r}", "It must be 0 or 1, or be left out."
     return "", ""
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def _is_box(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
 def _is_inside(annotation: dict, width: float, height: float) -> bool:
@@ -203,20 +199,6 @@ def _is_inside(annotation: dict, width: float, height: float) -> bool:
 def has_area(annotation: dict) -> bool:
     """Whether mmdet takes it."""
     return min(annotation["bbox"][2:]) >= 1 and annotation["area"] > 0
-
-
-def _is_mask(value: object, width: float, height: float) -> bool:
-    """Whether it is a run-length code of that size, or a list of polygons."""
-    if isinstance(value, dict):
-        coded = isinstance(value.get("counts"), list | str)
-        return coded and value.get("size") == [height, width]
-    return isinstance(value, list) and all(
-        isinstance(polygon, list)
-        and len(polygon) >= 6
-        and len(polygon) % 2 == 0
-        and all(map(_is_number, polygon))
-        for polygon in value
-    )
 
 
 def _annotations(content: dict, path: Path, ids: set[int], masks: bool) -> list[dict]:
@@ -233,11 +215,11 @@ def _annotations(content: dict, path: Path, ids: set[int], masks: bool) -> list[
             f"with the id {examples(map(str, outside))}.",
             "Correct them, or take them out; left, top, width and height are in pixels.",
         )
-    if not any(map(has_area, annotations)):
+    if not any(has_area(a) and not a.get("iscrowd") for a in annotations):
         raise UserError(
-            f"No annotation of the chosen classes in {path} can be learned from: each has the area "
-            "0, or a bbox of less than a pixel.",
-            "Write left, top, width, height and area in pixels.",
+            f"No annotation of the chosen classes in {path} can be learned from or judged on: each "
+            "has the area 0, a bbox of less than a pixel, or iscrowd 1.",
+            "Write left, top, width, height and area in pixels, and iscrowd 0 for single objects.",
         )
     without = [a["id"] for a in annotations if not a.get("segmentation")]
     if masks and without:
@@ -249,14 +231,14 @@ def _annotations(content: dict, path: Path, ids: set[int], masks: bool) -> list[
     wrong = [
         a["id"]
         for a in annotations
-        if masks and not _is_mask(a["segmentation"], *sides[a["image_id"]])
+        if masks and not is_mask(a["segmentation"], *sides[a["image_id"]])
     ]
     if wrong:
         raise UserError(
             f"{len(wrong)} annotations of {path} have a segmentation that is none: those with the "
             f"id {examples(map(str, wrong))}.",
             "It must be a list of polygons, each [x1, y1, x2, y2, x3, y3, ...], or a run-length "
-            "code with counts and size, which is [height, width] of the image.",
+            "code whose size is [height, width] of the image, and whose counts fill it.",
         )
     return annotations
 

@@ -92,12 +92,16 @@ def read_lines(path: Path) -> list[str]:
 
 
 def index_images(folder: Path) -> dict[str, Path]:
-    """Stem -> file of every image in ``folder``.
+    """Stem -> file of every image in ``folder`` that no dot hides (macOS writes ``._x.jpg``).
 
     Raises:
         UserError: Two have the same stem.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
     images = {path.stem: path for path in files}
     if len(images) < len(files):
         lost = next(path for path in files if images[path.stem] != path)
@@ -106,6 +110,12 @@ def index_images(folder: Path) -> dict[str, Path]:
             "Labels belong to names without suffix: keep one of them.",
         )
     return images
+
+
+def overlap(train: Iterable[str], val: Iterable[str]) -> str:
+    """A note on files that are in both parts; empty if there are none."""
+    both = {*train} & {*val}
+    return f"images in both parts, learned from and judged on: {len(both)}" if both else ""
 
 
 def check_size(what: str, size: tuple[int, int] | None, image: Path) -> tuple[int, int]:

@@ -38,6 +38,7 @@ class MaskPairs(NamedTuple):
     indices_of: dict[str, int]  # each value of the masks, as text -> class index, or IGNORED
     train: list[dict]  # of img_path, seg_map_path and mask_crc32
     val: list[dict]
+    chance: str  # what always answering the commonest class scores
     note: str  # which classes are left out
 
 
@@ -50,7 +51,7 @@ def find(folder: Path, classes: list[str] | None) -> MaskPairs | None:
     pairs = _voc_pairs(folder) or _folder_pairs(folder)
     if pairs is None:
         return None
-    counts = [_count_values(entries) for entries in pairs]
+    counts, pixels = zip(*map(_count_values, pairs), strict=True)
     values = sorted((set(counts[0]) | set(counts[1])) - {IGNORED})
     if values in ([], [0]) and any(IGNORED in count for count in counts):
         found = "0 and 255" if values else "255"
@@ -59,9 +60,16 @@ def find(folder: Path, classes: list[str] | None) -> MaskPairs | None:
             "Write the classes as 0, 1, 2 ...: of masks of black and white the white as 1.",
         )
     names, note = _choose(folder, values, counts, len(pairs[1]), classes)
+    for part, seen in zip(("training", "evaluation"), counts, strict=True):
+        if not seen.keys() & names.keys():
+            raise UserError(
+                f"The {part} masks of {folder} show none of the classes "
+                f"{', '.join(names.values())}.",
+                "Check them, or --classes.",
+            )
     index = {value: number for number, value in enumerate(names)}
     indices_of = {str(value): index.get(value, IGNORED) for value in values}
-    return MaskPairs(list(names.values()), indices_of, *pairs, note)
+    return MaskPairs(list(names.values()), indices_of, *pairs, _chance(names, *pixels), note)
 
 
 def _voc_pairs(folder: Path) -> tuple[list[dict], list[dict]] | None:
@@ -118,9 +126,10 @@ def _pairs(images: dict[str, Path], masks: Path, names: list[str]) -> list[dict]
     ]
 
 
-def _count_values(entries: list[dict]) -> Counter:
-    """Value -> number of masks that hold it. Each entry gets its mask's checksum."""
-    counts: Counter = Counter()
+def _count_values(entries: list[dict]) -> tuple[Counter, Counter]:
+    """Value -> number of masks that hold it, and of pixels. Each entry gets its mask's checksum."""
+    masks: Counter = Counter()
+    pixels_of: Counter = Counter()
     for entry in entries:
         path = entry["seg_map_path"]
         try:
@@ -135,8 +144,20 @@ def _count_values(entries: list[dict]) -> Counter:
             )
         check_size(f"The mask {path}", size, Path(entry["img_path"]))
         entry["mask_crc32"] = zlib.crc32(pixels)
-        counts.update(np.flatnonzero(np.bincount(pixels.ravel())).tolist())
-    return counts
+        sums = np.bincount(pixels.ravel())
+        held = np.flatnonzero(sums).tolist()
+        masks.update(held)
+        pixels_of.update(dict(zip(held, sums[held].tolist(), strict=True)))
+    return masks, pixels_of
+
+
+def _chance(names: dict[int, str], train: Counter, val: Counter) -> str:
+    """What it scores to answer the class of most training pixels everywhere; by value -> pixels."""
+    answer = max(names, key=lambda value: train[value])
+    right, seen = val[answer], {value for value in names if val[value]}
+    share = 100 * right / sum(val[value] for value in seen)  # its IoU too; that of others is 0
+    mean = share / len(seen | {answer})
+    return f"{names[answer]} everywhere would score mIoU {mean:.1f}, aAcc {share:.1f}"
 
 
 def _choose(
@@ -196,7 +217,14 @@ def _names(folder: Path, values: list[int], others: bool) -> dict[int, str]:
                     f"{path} names {len(names)} classes, but the masks use index {max(values)}.",
                     "Write one name a line, the first for index 0.",
                 )
-            return {value: names[value] for value in values}
+            used = {value: names[value] for value in values}
+            twice = [name for name, times in Counter(used.values()).items() if times > 1]
+            if twice and not others:
+                raise UserError(
+                    f"{path} gives several indices of the masks the name {examples(twice)}.",
+                    "Give each a name of its own; classes cannot be merged here.",
+                )
+            return used
     if _looks_like_voc(folder) and max(values) < len(VOC_NAMES):
         return {value: VOC_NAMES[value] for value in values}
     return {value: "background" if value == 0 else f"class {value}" for value in values}

@@ -1,5 +1,6 @@
 """Boxes in PASCAL VOC's layout."""
 
+import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -51,16 +52,20 @@ def find(
             "Correct the labels, or name the classes to use with --classes.",
         )
     chosen = choose_classes(found, classes, str(folder))
-    train = [
-        e for e in _labelled(train, chosen) if any(not b["ignore_flag"] for b in e["instances"])
-    ]
-    val = _labelled(val, chosen)
-    if not any(e["instances"] for e in val):
-        raise UserError(
-            f"The evaluation images of {folder} have no boxes of the classes {', '.join(chosen)}.",
-            "Check the evaluation list and its annotations.",
-        )
+    train, val = _labelled(train, chosen), _labelled(val, chosen)
+    for part, entries in (("training", train), ("evaluation", val)):
+        if not any(map(has_object, entries)):
+            raise UserError(
+                f"The {part} images of {folder} have no boxes of the classes {', '.join(chosen)} "
+                "that count; those marked difficult do not.",
+                f"Check the {part} list in ImageSets/Main and its annotations.",
+            )
     return chosen, train, val
+
+
+def has_object(entry: dict) -> bool:
+    """Whether an image has a box of the chosen classes that is not marked difficult."""
+    return any(not box["ignore_flag"] for box in entry["instances"])
 
 
 def _read_entry(folder: Path, images: dict[str, Path], name: str) -> dict:
@@ -80,7 +85,7 @@ def _read_entry(folder: Path, images: dict[str, Path], name: str) -> dict:
         root = ET.parse(path).getroot()
         size = _read_size(root)
         boxes = [_read_box(node) for node in root.iter("object")]
-    except (ET.ParseError, TypeError, ValueError, AttributeError, OSError) as error:
+    except (ET.ParseError, TypeError, OverflowError, ValueError, AttributeError, OSError) as error:
         raise UserError(
             f"The annotation {path} cannot be read: {error}.",
             "It must be VOC's XML: <object> with <name> and <bndbox> of xmin, ymin, xmax, ymax.",
@@ -120,11 +125,16 @@ def _read_box(node: ET.Element) -> dict:
     # VOC counts pixels from 1.
     corners = [float(box.findtext(key)) - 1 for key in ("xmin", "ymin", "xmax", "ymax")]
     # Both corners are inside: a box of one pixel has them in one place.
+    if not all(map(math.isfinite, corners)):
+        raise ValueError(f"a box whose corners are no numbers: {corners}")
     if corners[2] < corners[0] or corners[3] < corners[1]:
         raise ValueError(f"a box whose corners are the wrong way round: {corners}")
     corners[2:] = (max(corners[end], corners[end - 2] + 1) for end in (2, 3))  # mmdet needs an area
+    name = (node.findtext("name") or "").strip()
+    if not name:
+        raise ValueError("an <object> without a name")
     difficult = int(node.findtext("difficult") or 0)
-    return dict(bbox=corners, name=node.findtext("name").strip(), ignore_flag=int(difficult > 0))
+    return dict(bbox=corners, name=name, ignore_flag=int(difficult > 0))
 
 
 def _labelled(entries: list[dict], classes: list[str]) -> list[dict]:

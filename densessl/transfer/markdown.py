@@ -17,6 +17,8 @@ def markdown(page: dict) -> str:
         if task["sheet"]:
             columns = ", ".join(task["samples"]["columns"])
             lines += ["", f"![Predictions; columns: {_md(columns)}]({task['sheet']})"]
+            if task["samples"]["caption"]:
+                lines += ["", f"*{_md(task['samples']['caption'])}*"]
         if task["failures"]:
             lines += ["", "### Failed runs", "", *_md_table(task["failures"])]
         lines += ["", *_md_table(task["inits"])]

@@ -8,6 +8,11 @@ from PIL import Image, ImageDraw
 
 from densessl.lettering import font, short
 
+MIN_SCORE = 0.3
+_DRAWN = (
+    f"Objects found with a score of {MIN_SCORE:g} or more are drawn; where there is none, the best "
+    "guess."
+)
 _CELL, _GAP, _HEAD = 240, 8, 28
 
 
@@ -19,8 +24,9 @@ def collect(result: dict, root: Path) -> dict | None:
         root: Folder that its paths are relative to.
 
     Returns:
-        ``columns`` (names) and ``rows`` of cells with ``image``, ``uri`` and ``alt``; a picture
-        that cannot be read has None for the first two. None if no run drew anything.
+        ``caption`` (what is drawn, may be empty), ``columns`` (names) and ``rows`` of cells with
+        ``image``, ``uri`` and ``alt``; a picture that cannot be read has None for the first two.
+        None if no run drew anything.
     """
     drawn = {"ground truth": result.get("ground_truth") or []}
     for init in result["inits"]:
@@ -34,7 +40,8 @@ def collect(result: dict, root: Path) -> dict | None:
         [_cell(root, paths.get(stem), f"{stem}: {name}") for name, paths in columns.items()]
         for stem in images
     ]
-    return {"columns": list(columns), "rows": rows}
+    caption = "" if result["task"] == "segmentation" else _DRAWN
+    return {"caption": caption, "columns": list(columns), "rows": rows}
 
 
 def _cell(root: Path, path: str | None, alt: str) -> dict:

@@ -152,7 +152,8 @@ def findings(result: dict) -> list[str]:
     failed = sum(run["status"] != "done" for run in result["runs"])
     if failed:
         sentences.append(f"{failed} of {len(result['runs'])} runs failed")
-    return [f"{sentence}." for sentence in sentences]
+    # Boxes and masks come of the same runs: that none finished is said once.
+    return [f"{sentence}." for sentence in dict.fromkeys(sentences)]
 
 
 def _compare(

@@ -67,6 +67,14 @@ def test_a_difficult_object_says_neither_yes_nor_no(tmp_path):
     assert box == Sample(image.path, 1, (1.0, 1.0, 29.0, 29.0))
 
 
+def test_images_without_a_chosen_object_are_examples_of_no(tmp_path):
+    root = make_voc(tmp_path)
+    whole, chosen = (read_data(root, ["images"], c).sets["images"] for c in (None, ["disc"]))
+    assert len(chosen.train) == 8 and len(chosen.val) == 4
+    assert [s.label for s in chosen.train] == [s.label[:1] for s in whole.train]
+    assert {s.label for s in chosen.train} == {(1,), (0,)}
+
+
 def test_coco_boxes(tmp_path):
     pytest.importorskip("pycocotools")
     folder = make_coco(tmp_path)
@@ -121,7 +129,16 @@ def test_roboflows_json_beside_its_images(tmp_path, splits):
     assert list(found) == ["images", "objects"] and len(found["images"].val) == 4
 
 
-@pytest.mark.parametrize("names", [("images", "labels"), ("leftImg8bit", "gtFine")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("images", "labels"),
+        ("leftImg8bit", "gtFine"),
+        ("train2017", "val2017", "unlabeled2017"),
+        ("train_set", "val_set"),
+        ("Train-1", "test2"),
+    ],
+)
 def test_parts_of_a_data_set_are_no_classes(tmp_path, names):
     for name in names:
         write_class(tmp_path / name, "red", 12)
@@ -130,9 +147,10 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path, names):
 
 
 def test_a_class_may_have_the_name_of_a_part(tmp_path):
-    for name in ("bus", "train"):
+    for name in ("bus", "train", "train2", "valley"):
         write_class(tmp_path / name, "red", 12)
-    assert read_data(tmp_path).sets["images"].classes == ["bus", "train"]
+    classes = ["bus", "train", "train2", "valley"]
+    assert read_data(tmp_path).sets["images"].classes == classes
 
 
 def test_limit_draws_a_subset():

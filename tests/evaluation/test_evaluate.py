@@ -19,6 +19,8 @@ from densessl.evaluation.features import (
 from densessl.evaluation.tasks import TASKS, Settings
 from tests.evaluation.nets import Colours
 from tests.evaluation.sets import make_classes, make_split_classes, write_class
+from tests.labels.damage import learn_from_val
+from tests.tiny_sets import make_voc
 from tests.training import REPO
 
 
@@ -191,6 +193,15 @@ def test_the_tool(checkpoint, tmp_path, capsys):
     assert "| BYOL |" in capsys.readouterr().out
     assert run_tool("--table", out, out) == 2  # no mean over one result
     assert "the same evaluation of the same weights" in capsys.readouterr().err
+
+
+def test_the_tool_counts_images_in_both_parts(checkpoint, tmp_path, capsys):
+    data = make_voc(tmp_path / "voc", train=10)
+    learn_from_val(data)
+    assert run_tool(checkpoint, "--data", data, "--tasks", "crops", "dense", "--size", 32) == 0
+    shown = capsys.readouterr().out
+    for line in ("crops: learned from 28, judged on 8", "dense: learned from 14, judged on 4"):
+        assert f"{line}; images in both parts, learned from and judged on: 4\n" in shown
 
 
 def test_the_tool_says_what_is_wrong(tmp_path, capsys):

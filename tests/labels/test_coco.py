@@ -35,6 +35,13 @@ def test_polygons_are_masks(tmp_path):
     assert coco.find(root, None, masks=True)[2].annotations[0]["segmentation"] == polygon
 
 
+@pytest.mark.parametrize("counts", [[9216], [10, 9206], [0, 9216], "PP9", "0PP9"])
+def test_run_lengths_are_numbers_or_packed(tmp_path, counts):
+    root = make_coco(tmp_path)
+    the_third(segmentation=dict(counts=counts, size=[96, 96]))(root)
+    assert coco.find(root, None, masks=True)
+
+
 def in_both(how):
     def spoil(root):
         for split in ("train", "val"):
@@ -91,6 +98,8 @@ BAD = {
     ),
     "shares of the image": (annotations("train", bbox=[0.1, 0.1, 0.5, 0.5]), "can be learned from"),
     "no area": (annotations("val", area=0), "can be learned from"),
+    "crowds to learn from": (annotations("train", iscrowd=1), "train2017.json can be learned from"),
+    "crowds to judge on": (annotations("val", iscrowd=1), "val2017.json can be learned from"),
     "ids twice": (annotations("val", id=5), "share their id"),
     "no such image": (the_third(image_id=77), "belongs to image 77"),
     "no such category": (the_third(category_id=0), "has the category 0"),
@@ -112,6 +121,25 @@ BAD = {
         the_third(segmentation=dict(counts=[9216], size=[96, 95])),
         "segmentation that is none",
     ),
+    **{
+        f"code {counts}": (
+            the_third(segmentation=dict(counts=counts, size=[96, 96])),
+            "segmentation that is none: those with the id 3.",
+        )
+        for counts in (
+            [9215],
+            [9217],
+            [-1, 9217],
+            [9216.0],
+            ["9216"],
+            "",
+            "0",
+            "0P",
+            "nonsense",
+            "é",
+            9,
+        )
+    },
 }
 
 

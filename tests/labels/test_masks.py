@@ -19,6 +19,12 @@ def test_finds_pairs(tmp_path, make):
     assert found.indices_of == {"0": 0, "1": 1, "2": 2}
 
 
+def test_hidden_files_are_no_images(tmp_path):
+    root = make_mask_folders(tmp_path)
+    (root / "images/train/._0.png").write_bytes(b"of macOS")
+    assert len(masks.find(root, None).train) == 8
+
+
 @pytest.mark.parametrize(("shown", "kept"), [(1, False), (2, True)])
 def test_a_class_of_few_evaluation_images_is_left_out_and_said(tmp_path, shown, kept):
     root = make_mask_folders(tmp_path, train=4, val=24)  # a share of 0.05 is 1.2 of them
@@ -65,6 +71,31 @@ def test_classes_by_index_need_no_name_of_the_others(tmp_path):
     for twice in (["0=a", "2=a"], ["0=a", "0=b"]):
         with pytest.raises(UserError, match="is there twice"):
             masks.find(root, twice)
+
+
+def test_chance_is_the_commonest_class_of_training_everywhere(tmp_path):
+    root = make_mask_folders(tmp_path)
+    for part, ends in (("train", (10, 80, 90)), ("val", (72, 90, 96))):
+        pixels = np.full((96, 96), 255, np.uint8)
+        for value, start, end in zip(range(3), (0, *ends), ends, strict=False):
+            pixels[start:end] = value
+        pixels[90:] = 255
+        for path in (root / "masks" / part).iterdir():
+            Image.fromarray(pixels).save(path)
+    # Rows in training: 10, 70, 10; in evaluation 72, 18, 0; the rest is ignored.
+    for classes, expected in (
+        (["0=a", "1=b", "2=c"], "b everywhere would score mIoU 10.0, aAcc 20.0"),
+        (["0=a", "2=c"], "a everywhere would score mIoU 100.0, aAcc 100.0"),
+    ):
+        assert masks.find(root, classes).chance == expected
+
+
+def test_masks_without_a_pixel_to_judge_on_are_refused(tmp_path):
+    root = make_mask_folders(tmp_path)
+    for path in (root / "masks" / "val").iterdir():
+        Image.fromarray(np.zeros((96, 96), np.uint8)).save(path)
+    with pytest.raises(UserError, match="The evaluation masks of .* show none of"):
+        masks.find(root, ["1=disc", "2=square"])
 
 
 def test_one_class_alone_is_refused(tmp_path):
@@ -119,6 +150,11 @@ def black_and_white(root):
             make_voc,
             lambda root: (root / "classes.txt").write_bytes("düse".encode("latin-1")),
             "classes.txt is no UTF-8 text",
+        ),
+        (
+            make_voc,
+            lambda root: (root / "classes.txt").write_text("background\ndisc\ndisc\n"),
+            "classes.txt gives several indices of the masks the name disc",
         ),
     ],
 )

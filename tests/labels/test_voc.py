@@ -9,7 +9,7 @@ from PIL import Image
 
 from densessl.errors import UserError
 from densessl.labels import voc
-from tests.labels.damage import replace_in, turn
+from tests.labels.damage import mark_difficult, replace_in, turn
 from tests.tiny_sets import make_voc
 
 
@@ -25,14 +25,13 @@ def test_boxes_are_those_of_the_masks(tmp_path):
         assert all((side != 0).any() for side in (inside[0], inside[-1], inside[:, 0]))
 
 
-def test_training_images_with_nothing_but_difficult_boxes_are_left_out(tmp_path):
+def test_images_without_an_object_that_counts_stay(tmp_path):
     root = make_voc(tmp_path)
     for name in ("train_3", "val_1"):
-        replace_in(
-            root / "Annotations" / f"{name}.xml", "<bndbox>", "<difficult>1</difficult><bndbox>"
-        )
+        mark_difficult(root, name)
     _, train, val = voc.find(root, None)
-    assert (len(train), len(val)) == (7, 4)
+    assert (len(train), len(val)) == (8, 4)
+    assert [voc.has_object(entry) for entry in train[2:5]] == [True, False, True]
     assert [{box["ignore_flag"] for box in e["instances"]} for e in val[:2]] == [{0}, {1}]
 
 
@@ -109,6 +108,14 @@ def braces(root):
         replace_in(path, "disc", "{{ disc }}")
 
 
+def in_train_3(pattern, new):
+    def spoil(root):
+        path = root / "Annotations" / "train_3.xml"
+        path.write_text(re.sub(pattern, new, path.read_text(), count=1))
+
+    return spoil
+
+
 def move_boxes(root):
     for name in ("train_1", "val_1"):
         path = root / "Annotations" / f"{name}.xml"
@@ -129,10 +136,23 @@ def webp_on_its_side(root, called="val_1.webp"):
             lambda root: (root / "Annotations/train_3.xml").write_text("<annotation>"),
             "train_3.xml cannot be read",
         ),
+        (in_train_3(r"<xmin>\d+", "<xmin>nan"), "train_3.xml cannot be read: a box whose corners"),
+        (in_train_3(r"<ymax>\d+", "<ymax>inf"), "train_3.xml cannot be read: a box whose corners"),
+        (in_train_3(r"<width>\d+", "<width>inf"), "train_3.xml cannot be read"),
+        (in_train_3("<name>[a-z]+", "<name> "), "train_3.xml cannot be read: an <object> without"),
+        (in_train_3("<name>.*?</name>", ""), "train_3.xml cannot be read: an <object> without"),
         (without("JPEGImages/val_1.jpg"), "no image 'val_1'"),
         (empty_boxes, "have no boxes"),
         (without("ImageSets/Main/val.txt"), "no train.txt with val.txt"),
         (lambda root: (root / "ImageSets/Main/val.txt").write_text("\n"), "names no image"),
+        (
+            lambda root: mark_difficult(root, "train_*"),
+            "The training images of",
+        ),
+        (
+            lambda root: mark_difficult(root, "val_*"),
+            "The evaluation images of",
+        ),
         (new_class_in_val, "no training image shows: star"),
         (lambda root: turn(root / "JPEGImages/train_3.jpg"), "train_3.xml has 96x96 pixels"),
         (move_boxes, "2 in all:\n  train_1.xml: "),

@@ -9,6 +9,7 @@ from PIL import Image
 
 from densessl.errors import UserError
 from densessl.transfer.finetune.data import read_data
+from tests.labels.damage import learn_from_val, mark_difficult
 from tests.tiny_sets import make_coco, make_mask_folders, make_voc
 
 
@@ -20,6 +21,16 @@ def test_voc_boxes_are_listed_two_folders_down(tmp_path):
     entries = json.loads(Path(data.train["ann_file"]).read_text())
     assert len(entries) == data.train_images
     assert all(box["bbox_label"] == 0 for e in entries for box in e["instances"])
+
+
+def test_detectors_learn_from_images_with_an_object_that_counts(tmp_path):
+    root = make_voc(tmp_path / "set")
+    for name in ("train_3", "val_1"):
+        mark_difficult(root, name)
+    data = read_data(root, "detection", tmp_path / "lists")
+    entries = json.loads(Path(data.train["ann_file"]).read_text())
+    assert [e["img_id"] for e in entries] == [f"train_{i}" for i in (0, 1, 2, 4, 5, 6, 7)]
+    assert (data.train_images, data.val_images) == (7, 4)
 
 
 @pytest.mark.parametrize("task,metric", [("detection", ["bbox"]), ("instance", ["bbox", "segm"])])
@@ -38,12 +49,29 @@ def test_coco_is_read_by_mmdet(tmp_path, task, metric):
     assert note.endswith("; 1 objects without an area count as missed")
 
 
+@pytest.mark.parametrize(
+    ("make", "task"),
+    [
+        (make_voc, "detection"),
+        (make_voc, "segmentation"),
+        (make_coco, "detection"),
+    ],
+)
+def test_images_in_both_parts_are_counted(tmp_path, make, task):
+    root = make(tmp_path / "set")
+    assert "both parts" not in read_data(root, task, tmp_path / "lists").metric_note
+    learn_from_val(root)
+    note = read_data(root, task, tmp_path / "lists").metric_note
+    assert note.endswith("; images in both parts, learned from and judged on: 4")
+
+
 def test_masks_are_listed(tmp_path):
     root = make_mask_folders(tmp_path / "set")
     data = read_data(root, "segmentation", tmp_path / "lists", ["0=nothing", "2=square"])
     assert data.classes == ["nothing", "square"]
     assert (data.train_images, data.val_images) == (8, 4)
     assert data.train["indices_of"] == {"0": 0, "1": 255, "2": 1}
+    assert "; nothing everywhere would score mIoU " in data.metric_note
     assert data.metric_note.endswith("not asked for and ignored: class 1")
 
 

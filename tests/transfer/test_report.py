@@ -90,6 +90,7 @@ def test_html_is_whole_and_self_contained(written):
         assert verdict(result) in words
         assert result["data"]["metric_note"] in words
     assert words.index(verdict(results[1])) < words.index("Results in percent")
+    assert words.count("score of 0.3 or more") == 1  # the detector's pictures
     for expected in ("62/62 tensors", "CUDA out of memory", "0123abc", "no picture", "0.0432"):
         assert expected in words
 
@@ -100,6 +101,7 @@ def test_markdown_says_the_same_and_its_figures_exist(written):
     words = " ".join(text.replace("**", "").split())
     for result in results:
         assert verdict(result) in words
+    assert words.count("score of 0.3 or more") == 1
     files = re.findall(r"!\[.*?\]\((.+?)\)", text)
     assert len(files) == 9 + 2
     for file in files:

@@ -156,6 +156,15 @@ def test_verdict_names_failures_and_missing_partners():
     )
 
 
+@pytest.mark.parametrize("inits", [["densecl"], ["densecl", "random"]])
+def test_an_instance_segmenter_without_runs_says_so_once(inits):
+    scores = {(init, 1.0): [31.2] for init in inits}
+    result = fake_result("instance", ["box_AP", "mask_AP"], scores)
+    for run in result["runs"]:
+        run.update(status="failed", error="boom", metrics={})
+    assert verdict(result).count("finished") == 1
+
+
 def test_percent_and_duration():
     assert [percent(f) for f in (1.0, 0.1, 0.005)] == ["100 %", "10 %", "0.5 %"]
     assert [duration(s) for s in (None, 5.4, 200, 3900)] == ["–", "5 s", "3 min 20 s", "1 h 5 min"]

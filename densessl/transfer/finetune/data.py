@@ -8,7 +8,7 @@ from pathlib import Path
 from densessl.errors import UserError
 from densessl.files import examples
 from densessl.labels import coco, masks, voc
-from densessl.labels.folders import LAYOUTS, check_folder, places
+from densessl.labels.folders import LAYOUTS, check_folder, overlap, places
 
 IOU_THRESHOLDS = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
 VOC_NOTE = (
@@ -85,7 +85,7 @@ def _voc_boxes(folder: Path, classes: list[str] | None, out_dir: Path) -> Labell
     return _listed(
         folder,
         dict(type="ListedBoxes", metainfo=dict(classes=chosen)),
-        (train, val),
+        ([entry for entry in train if voc.has_object(entry)], val),  # detectors learn from boxes
         out_dir,
         metric_note=VOC_NOTE,
         evaluator=dict(type="ExactVOCMetric", iou_thrs=IOU_THRESHOLDS, eval_mode="area"),
@@ -102,8 +102,8 @@ def _class_masks(folder: Path, classes: list[str] | None, out_dir: Path) -> Labe
         dict(type="ListedMasks", indices_of=found.indices_of, metainfo=metainfo),
         (found.train, found.val),
         out_dir,
-        metric_note=f"mIoU over {len(found.classes)} classes, single scale, pixels of 255 ignored"
-        f"{found.note}",
+        metric_note=f"mIoU over {len(found.classes)} classes, single scale, pixels of 255 ignored; "
+        f"{found.chance}{found.note}",
         evaluator=dict(type="ExactIoUMetric"),
     )
 
@@ -126,6 +126,10 @@ def _coco(folder: Path, classes: list[str] | None, metrics: list[str]) -> Labell
         dict(**common, ann_file=str(part.file), data_prefix=dict(img=f"{part.images}/"))
         for part in (train, val)
     ]
+    files = (
+        [str(part.images / image["file_name"]) for image in part.content["images"]]
+        for part in (train, val)
+    )
     flat = sum(not coco.has_area(a) for a in val.annotations)
     return LabelledData(
         name=folder.name,
@@ -134,7 +138,8 @@ def _coco(folder: Path, classes: list[str] | None, metrics: list[str]) -> Labell
         val_images=len(val.content["images"]),
         metric_note="COCO AP: 101-point, mean over IoU .50:.95 and classes, at most 100 "
         "detections an image"
-        + (f"; {flat} objects without an area count as missed" if flat else ""),
+        + (f"; {flat} objects without an area count as missed" if flat else "")
+        + _shared(*files),
         # No minimum size: users' images may be small.
         train=dict(**sets[0], filter_cfg=dict(filter_empty_gt=True, min_size=0)),
         val=dict(**sets[1], test_mode=True),
@@ -143,12 +148,19 @@ def _coco(folder: Path, classes: list[str] | None, metrics: list[str]) -> Labell
     )
 
 
+def _shared(train: list[str], val: list[str]) -> str:
+    """What the note of the metric says of images in both parts."""
+    note = overlap(train, val)
+    return note and f"; {note}"
+
+
 def _listed(
     folder: Path,
     common: dict,
     entries: tuple[list[dict], list[dict]],
     out_dir: Path,
-    **rest,
+    metric_note: str,
+    evaluator: dict,
 ) -> LabelledData:
     """A data set whose images stand in lists of our own.
 
@@ -157,7 +169,8 @@ def _listed(
         common: What the configs of both sets have, the classes in ``metainfo``.
         entries: To train on, and to evaluate on: mm's dict of each image.
         out_dir: Where the lists are written.
-        rest: ``metric_note`` and ``evaluator``.
+        metric_note: What exactly the metric is.
+        evaluator: Config of the metric.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     texts = [json.dumps(images) for images in entries]
@@ -178,5 +191,6 @@ def _listed(
         train=train,
         val=dict(val, test_mode=True),
         labels_sha256=digest,
-        **rest,
+        metric_note=metric_note + _shared(*([e["img_path"] for e in part] for part in entries)),
+        evaluator=evaluator,
     )

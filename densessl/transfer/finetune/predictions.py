@@ -10,11 +10,11 @@ from torch import nn
 
 from densessl.lettering import font
 from densessl.numeric import spaced
+from densessl.transfer.samples import MIN_SCORE
 from densessl.transforms.decode import read_image
 
 SAMPLES = 4
 GRAY = (200, 200, 200)
-MIN_SCORE = 0.3
 MIN_WIDTH = 320
 
 
