@@ -49,9 +49,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "loss", parents=[repeated, placed, shared], help="info_nce, all logits at once"
     )
     loss.add_argument(
-        "--rows", type=positive, default=1568, help="49 an image for DenseCL at 224 px"
+        "--rows",
+        type=positive,
+        nargs="+",
+        default=[1568],
+        metavar="N",
+        help="49 an image for DenseCL at 224 px",
     )
-    loss.add_argument("--negatives", type=positive, default=65536)
+    loss.add_argument("--negatives", type=positive, nargs="+", default=[65536], metavar="K")
     loss.add_argument("--dim", type=positive, default=128)
     loss.add_argument("--warmup", type=natural, default=1, metavar="N", help="rounds before")
     step = what.add_parser(

@@ -14,6 +14,7 @@ import torch
 
 from densessl.errors import UserError
 from densessl.files import make_folder
+from densessl.memory import give_freed_memory_back
 
 PAGE = 4096
 MB = 2**20
@@ -105,7 +106,7 @@ class PeakMemory:
     """What a block of code holds at its worst: ``with PeakMemory(device) as memory: ...``.
 
     On a GPU the memory that tensors take there, on a CPU the resident memory of the process, looked
-    at every millisecond.
+    at every millisecond. What was free before goes back first: it would be used again unseen.
 
     Attributes:
         before: MB at the start.
@@ -126,6 +127,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self.before = torch.cuda.memory_allocated(self.device) / MB
         else:
+            give_freed_memory_back()
             self.peak = self.before = resident_mb()
             self._done = threading.Event()
             self._watcher = threading.Thread(target=self._watch, daemon=True)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from densessl.benchmark import recipe, record
+from densessl.benchmark import recipe, record, table
 from densessl.benchmark.data import throughput
 from densessl.benchmark.loss import benchmark_loss, materialised
 from densessl.benchmark.measure import PeakMemory, summary, time_interleaved
@@ -100,12 +100,42 @@ def test_both_forms_of_the_loss_are_the_same_loss():
     assert torch.allclose(info_nce(query, positive, queue), materialised(query, positive, queue))
 
 
+def test_loss_compares_every_pair_of_sizes(tmp_path, capsys):
+    argv = ["loss", "--device", "cpu", "--rows", "32", "64", "--negatives", "128", "4096"]
+    trace = tmp_path / "trace.json"
+    argv += ["--dim", "8", "--repeats", "2", "--profile", str(trace)]
+    result = tool(*argv, out=tmp_path / "loss.json")["result"]
+    pairs = [(size["rows"], size["negatives"]) for size in result["sizes"]]
+    assert pairs == [(32, 128), (32, 4096), (64, 128), (64, 4096)] and trace.exists()
+    for size in result["sizes"]:
+        times = [size[form]["seconds"]["median"] for form in ("streaming", "materialised")]
+        assert size["time_ratio"] == times[0] / times[1]
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 1 + len(pairs)
+
+
 def test_loss_leaves_out_what_does_not_fit(monkeypatch):
-    whole = benchmark_loss(64, 256, 8, CPU, repeats=2)
-    times = [whole[form]["seconds"]["median"] for form in ("streaming", "materialised")]
-    assert whole["time_ratio"] == times[0] / times[1]
     monkeypatch.setattr("densessl.benchmark.loss.available_mb", lambda device: 0.0)
-    assert "materialised" not in benchmark_loss(64, 256, 8, CPU, repeats=2)
+    (size,) = benchmark_loss([64], [256], 8, CPU, repeats=2)["sizes"]
+    assert "streaming" in size and not {"materialised", "time_ratio"} & size.keys()
+
+
+def test_memory_of_the_loss_is_seen_after_larger_sizes_too():
+    large, small = benchmark_loss([2048, 512], [8192], 8, CPU, repeats=1)["sizes"]
+    for size in (large, small):
+        logits = 4 * size["rows"] * 8192 / 2**20
+        assert 1.5 * logits < size["materialised"]["extra_mb"] < 8 * logits
+
+
+def test_a_list_is_a_table_of_its_own():
+    times = dict(median=0.25, q25=0.2, q75=0.3, runs=3)
+    result = dict(dim=8, sizes=[dict(rows=1, ratio=0.5), dict(rows=10, seconds=times)])
+    assert table(result).splitlines() == [
+        "dim  8",
+        "",
+        "rows  ratio  seconds",
+        "1     0.5    -",
+        "10    -      0.25  (0.2 .. 0.3)",
+    ]
 
 
 def test_step(tmp_path, config, capsys):
