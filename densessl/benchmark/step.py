@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 from torch import nn
 
-from densessl.benchmark.measure import PeakMemory, profiled, summary, time_interleaved
+from densessl.benchmark.measure import in_turn, peak_mb, profiled, summary, time_interleaved
 from densessl.benchmark.setup import (
     Prepared,
     build_backbone,
@@ -16,6 +17,7 @@ from densessl.benchmark.setup import (
     synthetic_batch,
 )
 from densessl.engine.hooks import follow_steps
+from densessl.engine.optim import resolve_precision
 from densessl.memory import keep_freed_memory
 from densessl.structures import ViewBatch
 
@@ -56,6 +58,36 @@ class TrainingStep:
         self.method.train_step(self.batch, self.wrapper)
 
 
+class Floor:
+    """``floor_step`` of ``cfg`` on such views, by itself; arguments as of ``TrainingStep``."""
+
+    def __init__(self, cfg: Config, device: torch.device, keep_memory: bool = True):
+        if keep_memory:
+            keep_freed_memory()
+        augment = build_method(cfg, torch.device("cpu")).data_preprocessor.to(device)
+        batch = augment(augment.cast_data(synthetic_batch(cfg)), True)["batch"]
+        self.parts = batch.chunk(cfg.optim_wrapper.get("accumulative_counts", 1))
+        self.backbone = build_backbone(cfg, device)
+        precision = resolve_precision(cfg.optim_wrapper.get("precision", "auto"), device.type)
+        self.dtype = torch.bfloat16 if precision == "bf16" else None
+
+    def __call__(self) -> None:
+        floor_step(self.backbone, self.parts, self.dtype)
+
+
+CONTESTANTS = {"step": TrainingStep, "floor": Floor}
+
+_built: dict[str, TrainingStep | Floor] = {}  # in each process what it does in its turn
+
+
+def _peak(name: str, config: dict, device: torch.device) -> float:
+    if name not in _built:
+        import_modules_from_strings(**config.get("custom_imports", dict(imports=[])))
+        _built[name] = CONTESTANTS[name](Config(config), device)
+    _built[name]()
+    return peak_mb(device)
+
+
 def benchmark_step(
     cfg: Config,
     device: torch.device,
@@ -65,8 +97,8 @@ def benchmark_step(
 ) -> dict[str, Any]:
     """Times ``Method.train_step``, the device's augmentation before it, and the floor, in turn.
 
-    Memory is looked at before the floor is built: on a CPU it is the whole process's, as any other
-    program's peak would be given.
+    The memory of step and floor is seen beforehand, in a process of its own for each: on a CPU it
+    is the whole process's, as any other program's peak would be given.
 
     Args:
         cfg: See ``recipe``.
@@ -75,17 +107,16 @@ def benchmark_step(
         warmup: Rounds before.
         trace: Where to write a profile of one step.
     """
-    step = TrainingStep(cfg, device)
-    with PeakMemory(device) as memory:
-        for _ in range(max(warmup, 1)):
-            step()
-    backbone = build_backbone(cfg, device)
-    parts = step.batch.chunk(step.wrapper.accumulative_counts)
-    dtype = torch.bfloat16 if step.wrapper.precision == "bf16" else None
+    rounds = max(warmup, 1)
+    memory = {  # one after the other, so that each has all of a GPU
+        name: max(in_turn(_peak, [name], rounds, cfg.to_dict(), device)[name])
+        for name in CONTESTANTS
+    }
+    step, floor = TrainingStep(cfg, device), Floor(cfg, device)
     calls = {
         "step": step,
         "augmentation": lambda: step.augment(step.raw, True),
-        "floor": lambda: floor_step(backbone, parts, dtype),
+        "floor": floor,
     }
     seconds = time_interleaved(calls, device, repeats, warmup)
     with profiled(trace, device):
@@ -99,7 +130,11 @@ def benchmark_step(
         images=images,
         view=list(step.batch.views[0].shape[1:]),
         seconds=times,
-        pairs_per_s=images / times["step"]["median"],
-        of_floor=times["step"]["median"] / times["floor"]["median"],
-        peak_mb=memory.peak,
+        pairs_per_s={name: images / times[name]["median"] for name in CONTESTANTS},
+        peak_mb=memory,
+        of_floor=dict(
+            seconds=times["step"]["median"] / times["floor"]["median"],
+            pairs_per_s=times["floor"]["median"] / times["step"]["median"],
+            peak_mb=memory["step"] / memory["floor"],
+        ),
     )

@@ -17,7 +17,7 @@ from torch import nn
 from densessl.benchmark import recipe, record, table
 from densessl.benchmark.data import throughput
 from densessl.benchmark.loss import benchmark_loss, materialised
-from densessl.benchmark.measure import PeakMemory, summary, time_interleaved
+from densessl.benchmark.measure import PeakMemory, in_turn, peak_mb, summary, time_interleaved
 from densessl.benchmark.plain import (
     color_with_torchvision,
     crop_with_pillow,
@@ -138,6 +138,7 @@ def test_a_list_is_a_table_of_its_own():
     ]
 
 
+@pytest.mark.slow
 def test_step(tmp_path, config, capsys):
     trace = tmp_path / "trace.json"
     argv = [
@@ -160,9 +161,12 @@ def test_step(tmp_path, config, capsys):
     assert result["images"] == 8 and result["view"] == [3, 32, 32]
     assert result["method"] == "DenseCL" and result["precision"] == "fp32"
     seconds = {name: value["median"] for name, value in result["seconds"].items()}
-    assert result["of_floor"] == pytest.approx(seconds["step"] / seconds["floor"])
-    assert result["pairs_per_s"] == pytest.approx(8 / seconds["step"])
-    assert 100 < result["peak_mb"] < 10000
+    pairs, memory, ratio = (result[name] for name in ("pairs_per_s", "peak_mb", "of_floor"))
+    assert ratio["seconds"] == pytest.approx(seconds["step"] / seconds["floor"])
+    assert pairs["step"] == pytest.approx(8 / seconds["step"])
+    assert ratio["pairs_per_s"] == pytest.approx(pairs["step"] / pairs["floor"])
+    assert ratio["peak_mb"] == memory["step"] / memory["floor"]
+    assert all(100 < value < 10000 for value in memory.values())
     names = {event.get("name", "") for event in json.loads(trace.read_text())["traceEvents"]}
     assert any("convolution_backward" in name for name in names)
     assert "of_floor" in capsys.readouterr().out
@@ -217,6 +221,32 @@ def test_end_to_end(tmp_path, config, monkeypatch):
     assert len(waits) == 2 and result["images_per_s"] < 6 * 4 / 1
     assert result["steps"] == 6 and result["images"] == 4 and result["workers"] == 0
     assert 0 < result["data_wait"] < 1 and result["images_per_s"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps, timed", [("3", 3), ("99", 5)])
+def test_end_to_end_profiles_a_step_that_is_not_timed(tmp_path, config, steps, timed):
+    """Of eight steps in all, where the second case asks for more."""
+    trace = tmp_path / "trace.json"
+    argv = ["end-to-end", config, "--steps", steps, "--warmup", "2", "--profile", str(trace)]
+    assert tool(*argv, out=tmp_path / "whole.json")["result"]["steps"] == timed
+    events = json.loads(trace.read_text())["traceEvents"]
+    steps_seen = [e for e in events if e.get("name", "").startswith("Optimizer.step#")]
+    assert len(steps_seen) == 1
+    assert any("convolution_backward" in event.get("name", "") for event in events)
+
+
+@pytest.mark.slow
+def test_the_peak_of_a_process_is_not_its_parents():
+    held = mmap.mmap(-1, 400 * 2**20)
+    np.frombuffer(held, np.uint8)[:] = 1
+    own, (seen,) = peak_mb(CPU), in_turn(peak_in_turn, ["child"], 1)["child"]
+    held.close()
+    assert own > 600 and seen < own - 300
+
+
+def peak_in_turn(name: str) -> float:
+    return peak_mb(CPU)
 
 
 @pytest.mark.slow
