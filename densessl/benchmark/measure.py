@@ -102,6 +102,12 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
     return dict(median=median, q25=low, q75=high, runs=len(seconds))
 
 
+def gain(ours: Sequence[float], plain: Sequence[float]) -> dict[str, Any]:
+    """Seconds ``with`` and ``without`` a measure, and how many times the second is the first."""
+    times = {"with": summary(ours), "without": summary(plain)}
+    return dict(seconds=times, gain=times["without"]["median"] / times["with"]["median"])
+
+
 def resident_mb() -> float:
     """Memory of this process as the kernel sees it, allocators and C libraries included."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / MB

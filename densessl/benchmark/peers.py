@@ -19,7 +19,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from densessl.benchmark.measure import in_turn, peak_mb, summary, synchronize
+from densessl.benchmark.measure import in_turn, summary
 from densessl.benchmark.setup import (
     NUM_IMAGES,
     build_dataset,
@@ -28,7 +28,7 @@ from densessl.benchmark.setup import (
     images_per_step,
     recipe,
 )
-from densessl.benchmark.step import Floor, TrainingStep
+from densessl.benchmark.step import Floor, TrainingStep, cost_of_steps
 from densessl.datasets import collate_views
 from densessl.engine.optim import resolve_precision
 from densessl.registry import MODELS
@@ -81,9 +81,8 @@ def compare_step(
     cfg = recipe(RECIPE, options=options)
     precision = precision or cfg.optim_wrapper.get("precision", "auto")
     cfg.optim_wrapper.precision = resolve_precision(precision, device)
-    seen: dict[str, list[tuple[float, float]]] = {}
-    for group in [[name] for name in STEPS] if device == "cuda" else [list(STEPS)]:
-        seen |= in_turn(_step_cost, group, rounds, cfg.to_dict(), device)
+    works = {name: (make, cfg) for name, make in STEPS.items()}
+    seen = cost_of_steps(works, rounds, torch.device(device))
     spent = {name: [seconds for seconds, _ in values] for name, values in seen.items()}
     peak = {name: max(memory for _, memory in values) for name, values in seen.items()}
     return dict(
@@ -182,18 +181,6 @@ PIPELINES = {
     "mmpretrain": _mmpretrain,
     "lightly": _lightly,
 }
-
-
-def _step_cost(name: str, config: dict, device: str) -> tuple[float, float]:
-    """Seconds of a step, and MB of the process at its worst so far: on a GPU its tensors'."""
-    place = torch.device(device)
-    if name not in _built:
-        _built[name] = STEPS[name](Config(config), place)
-    synchronize(place)
-    start = time.perf_counter()
-    _built[name]()
-    synchronize(place)
-    return time.perf_counter() - start, peak_mb(place)
 
 
 def _mmpretrain_step(cfg: Config, device: torch.device) -> Callable[[], object]:

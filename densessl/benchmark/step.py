@@ -1,5 +1,7 @@
 """A training step against its floor: what the bare backbone costs on the same views."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,7 +9,15 @@ from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
 from torch import nn
 
-from densessl.benchmark.measure import in_turn, peak_mb, profiled, summary, time_interleaved
+from densessl.benchmark.measure import (
+    in_turn,
+    peak_mb,
+    profiled,
+    summary,
+    synchronize,
+    time_interleaved,
+)
+from densessl.benchmark.parts import time_parts
 from densessl.benchmark.setup import (
     Prepared,
     build_backbone,
@@ -75,17 +85,41 @@ class Floor:
         floor_step(self.backbone, self.parts, self.dtype)
 
 
-CONTESTANTS = {"step": TrainingStep, "floor": Floor}
+Work = tuple[Callable[[Config, torch.device], Callable[[], object]], Config]
 
-_built: dict[str, TrainingStep | Floor] = {}  # in each process what it does in its turn
+_built: dict[str, Callable[[], object]] = {}  # in each process what it does in its turn
 
 
-def _peak(name: str, config: dict, device: torch.device) -> float:
+def cost_of_steps(
+    works: dict[str, Work], rounds: int, device: torch.device
+) -> dict[str, list[tuple[float, float]]]:
+    """Seconds and MB of each of ``works`` in each round, in a process of its own for each.
+
+    On a CPU they take turns; on a GPU one comes after the other, so that each has all of its
+    memory. The MB are the worst so far, see ``peak_mb``.
+
+    Args:
+        works: By name what makes a step from a config and a device, and the config.
+        rounds: Of those that count, after one that does not.
+        device: Where.
+    """
+    plain = {name: (make, cfg.to_dict()) for name, (make, cfg) in works.items()}
+    seen: dict[str, list[tuple[float, float]]] = {}
+    for group in [[name] for name in works] if device.type == "cuda" else [list(works)]:
+        seen |= in_turn(_cost, group, rounds, plain, device)
+    return seen
+
+
+def _cost(name: str, works: dict, device: torch.device) -> tuple[float, float]:
     if name not in _built:
+        make, config = works[name]
         import_modules_from_strings(**config.get("custom_imports", dict(imports=[])))
-        _built[name] = CONTESTANTS[name](Config(config), device)
+        _built[name] = make(Config(config), device)
+    synchronize(device)
+    start = time.perf_counter()
     _built[name]()
-    return peak_mb(device)
+    synchronize(device)
+    return time.perf_counter() - start, peak_mb(device)
 
 
 def benchmark_step(
@@ -107,11 +141,9 @@ def benchmark_step(
         warmup: Rounds before.
         trace: Where to write a profile of one step.
     """
-    rounds = max(warmup, 1)
-    memory = {  # one after the other, so that each has all of a GPU
-        name: max(in_turn(_peak, [name], rounds, cfg.to_dict(), device)[name])
-        for name in CONTESTANTS
-    }
+    contestants = {"step": (TrainingStep, cfg), "floor": (Floor, cfg)}
+    costs = cost_of_steps(contestants, max(warmup, 1), device)
+    memory = {name: max(peak for _, peak in values) for name, values in costs.items()}
     step, floor = TrainingStep(cfg, device), Floor(cfg, device)
     calls = {
         "step": step,
@@ -123,6 +155,10 @@ def benchmark_step(
         step()
     times = {name: summary(values) for name, values in seconds.items()}
     images = images_per_step(cfg)
+    parts = {}
+    if not cfg.get("compile"):  # hooks would break the graphs
+        optimizer = step.wrapper.optimizer
+        parts["parts"] = time_parts(step, step.method, optimizer, device, repeats)
     return dict(
         method=type(step.method).__name__,
         precision=step.wrapper.precision,
@@ -130,11 +166,12 @@ def benchmark_step(
         images=images,
         view=list(step.batch.views[0].shape[1:]),
         seconds=times,
-        pairs_per_s={name: images / times[name]["median"] for name in CONTESTANTS},
+        pairs_per_s={name: images / times[name]["median"] for name in contestants},
         peak_mb=memory,
         of_floor=dict(
             seconds=times["step"]["median"] / times["floor"]["median"],
             pairs_per_s=times["floor"]["median"] / times["step"]["median"],
             peak_mb=memory["step"] / memory["floor"],
         ),
+        **parts,
     )

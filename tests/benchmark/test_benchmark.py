@@ -1,8 +1,6 @@
 """tools/benchmark.py on a tiny config: what it says is there, true where it can be checked."""
 
-import copy
 import importlib.util
-import io
 import json
 import mmap
 import signal
@@ -11,33 +9,19 @@ import time
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from densessl.benchmark import recipe, record, table
 from densessl.benchmark.data import throughput
 from densessl.benchmark.loss import benchmark_loss, materialised
 from densessl.benchmark.measure import PeakMemory, in_turn, peak_mb, summary, time_interleaved
-from densessl.benchmark.plain import (
-    color_with_torchvision,
-    crop_with_pillow,
-    decode_for_each_view,
-    decode_whole,
-    follow_one_by_one,
-    norms_by_pytorch,
-)
+from densessl.benchmark.parts import REST, time_parts
 from densessl.benchmark.setup import build_dataset
-from densessl.benchmark.step import floor_step
-from densessl.datasets import collate_views
+from densessl.benchmark.step import TrainingStep, floor_step
 from densessl.engine import Stopped
 from densessl.files import write_json
 from densessl.losses import info_nce
-from densessl.models import ResNet
-from densessl.models.backbones.norm_act import library
-from densessl.models.preprocessor import ViewPreprocessor
-from densessl.models.teacher import Teacher
-from densessl.structures import SampleKey, ViewBatch
-from densessl.transforms.views import MultiView
+from densessl.structures import ViewBatch
 from tests.training import REPO, write_config, write_images
 
 CPU = torch.device("cpu")
@@ -53,14 +37,6 @@ def load_tool():
 def tool(*argv: str, out) -> dict:
     assert load_tool().main([*argv, "--out", str(out)]) == 0
     return json.loads(out.read_text())
-
-
-def jpeg(width: int, height: int) -> bytes:
-    """A smooth picture: scaling noise says little."""
-    noise = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise).resize((width, height)).save(file, "jpeg")
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -292,66 +268,28 @@ def test_tables_are_made_from_the_files_and_made_anew(tmp_path):
     assert page.read_text() == text
 
 
-@pytest.mark.slow
-def test_measures(tmp_path, config):
-    result = tool(
-        "measures", config, "--device", "cpu", "--count", "99", "--repeats", "2", out=tmp_path / "r"
-    )["result"]
-    assert {"one_decode", "decode_scale", "crops", "colour", "channels_last"} <= result.keys()
-    assert {"kept_memory", "attention_kernel"} <= result.keys()
-    for measure in result.values():
-        times = {name: value["median"] for name, value in measure["seconds"].items()}
-        assert measure["gain"] == times["without"] / times["with"]
-
-
-def test_the_plain_ways_of_the_worker_give_the_same_views():
-    transform = MultiView(["moco_v2", "moco_v2"], size=64)
-    file, key = jpeg(300, 200), SampleKey(0, 0, 0)
-    views, _ = transform(file, key)
-    assert transform.plan(file, key).scale == 1
-    for make in (decode_for_each_view, decode_whole):
-        for view, same in zip(views, make(transform, file, key), strict=True):
-            assert torch.equal(view, same)
-    for view, near in zip(views, crop_with_pillow(transform, file, key), strict=True):
-        assert (view.int() - near.int()).abs().max() <= 1
-
-
-@pytest.mark.skipif(library() is None, reason="needs a CPU with bf16, and a compiler")
-def test_norms_by_pytorch_leave_the_kernel_alone():
-    nets = []
-    for plain in (False, True):
-        torch.manual_seed(0)
-        nets.append(ResNet(18).to(memory_format=torch.channels_last))
-        if plain:
-            norms_by_pytorch(nets[1])
-    x = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
-        ours, pytorchs = (type(net(x)[0].grad_fn).__name__ for net in nets)
-    assert ours == "_NormActBackward" and pytorchs.startswith("ReluBackward")
-
-
-def test_torchvision_gives_the_same_colours():
-    transform = MultiView(["byol_1", "byol_2"], size=32)
-    keys = [SampleKey(0, 0, index) for index in range(16)]
-    file = jpeg(48, 40)
-    samples = [ViewBatch(*transform(file, key), key.index, -1) for key in keys]
-    batch = collate_views(samples).unpack()
-    preprocessor = ViewPreprocessor()
-    ours = preprocessor(batch, True)["batch"].views
-    theirs = color_with_torchvision(batch, preprocessor.mean.tolist(), preprocessor.std.tolist())
-    for view, same in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(view, same, atol=1e-4, rtol=0)
-
-
-def test_following_one_by_one_is_the_teachers_update():
-    torch.manual_seed(0)
-    student = nn.Module()
-    student.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    student.teacher = Teacher(0.9, backbone=student.backbone)
-    for parameter in student.backbone.parameters():
-        parameter.data.normal_()
-    twin = copy.deepcopy(student)
-    student.teacher.update(student)
-    follow_one_by_one(twin)
-    for one, other in zip(student.teacher.parameters(), twin.teacher.parameters(), strict=True):
-        torch.testing.assert_close(one, other)
+def test_the_parts_of_a_step_are_all_of_it(config):
+    step = TrainingStep(recipe(config, options={"model.queue_size": 64}), CPU)
+    sleeper = step.method.dense_head.register_forward_hook(lambda *_: time.sleep(0.2))
+    before = torch.cat([p.detach().flatten() for p in step.method.teacher.parameters()])
+    start = time.perf_counter()
+    parts = time_parts(step, step.method, step.wrapper.optimizer, CPU, 1)
+    spent = time.perf_counter() - start
+    sleeper.remove()
+    seconds = {part["part"]: part["seconds"]["median"] for part in parts}
+    assert parts[0]["part"] == "heads" and 0.2 < seconds["heads"]
+    assert seconds.keys() == {
+        "student forward",
+        "student backward",
+        "teacher forward",
+        "heads",
+        REST,
+        "optimizer",
+        "teacher's update, queues",
+    }
+    assert sum(part["share"] for part in parts) == pytest.approx(1)
+    assert 0.9 * spent < sum(seconds.values()) <= spent
+    after = torch.cat([p.detach().flatten() for p in step.method.teacher.parameters()])
+    assert not torch.equal(before, after) and step.method.step == 1
+    assert not step.method.backbone._forward_hooks
+    assert "after_optimizer_step" not in vars(step.method)
