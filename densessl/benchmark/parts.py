@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from densessl.benchmark.measure import summary, synchronize
 from densessl.engine.compiling import networks
@@ -46,17 +48,31 @@ def watched(
     def hook(part: str) -> Callable[..., None]:
         return lambda *_: enter(part)
 
+    def at_gradient(tensors: object, part: str) -> None:
+        for x in tensors if isinstance(tensors, tuple) else (tensors,):
+            if isinstance(x, Tensor) and x.requires_grad:
+                x.register_hook(hook(part))
+
+    def own(args: tuple) -> tuple:
+        """Tensors that get the gradient of this network alone."""
+        return tuple(x.view_as(x) if isinstance(x, Tensor) else x for x in args)
+
+    def follow_backward(network: nn.Module, part: str, end: bool) -> Iterator[RemovableHandle]:
+        yield network.register_forward_hook(lambda _, args, out: at_gradient(out, part))
+        if end:
+            yield network.register_forward_pre_hook(lambda _, args: own(args))
+            yield network.register_forward_hook(lambda _, args, out: at_gradient(args, REST))
+
     handles = [optimizer.register_step_pre_hook(hook("optimizer"))]
     for name, child in method.named_children():
         part = {"backbone": "student forward", "teacher": "teacher forward"}.get(name, "heads")
         for network in networks(child):
+            if name == "backbone":  # the last part of a backward pass: it needs no end
+                handles += follow_backward(network, "student backward", end=False)
+            elif name != "teacher":
+                handles += follow_backward(network, part, end=True)
             handles.append(network.register_forward_pre_hook(hook(part)))
             handles.append(network.register_forward_hook(hook(REST)))
-            if name == "backbone":  # the last part of a backward pass
-                handles.append(network.register_full_backward_pre_hook(hook("student backward")))
-            elif name != "teacher":
-                handles.append(network.register_full_backward_pre_hook(hook(part)))
-                handles.append(network.register_full_backward_hook(hook(REST)))
     move = method.after_optimizer_step
 
     def moved() -> None:
