@@ -43,6 +43,8 @@ def of_whole_steps(cfg: Config, device: torch.device, repeats: int) -> dict[str,
             TrainingStep,
             _changed(cfg, "train_dataloader.dataset.transform.size", side),
         )
+    if len(works) == 1:
+        return {}
     costs = cost_of_steps(works, repeats, device)
     seconds = {name: [spent for spent, _ in values] for name, values in costs.items()}
     peak = {name: max(memory for _, memory in values) for name, values in costs.items()}
