@@ -59,16 +59,27 @@ def test_measures(tmp_path):
         assert measure["gain"] == times["without"] / times["with"]
 
 
-@pytest.mark.slow
-def test_with_cp_and_small_views_cost_less(tmp_path):
+def test_other_recipes_are_compared_with_the_plain_step(tmp_path, monkeypatch):
+    """Seconds made up from each recipe: pixels, half as much again with ``with_cp``."""
+
+    def made_up(works, rounds, device):
+        costs = {}
+        for name, (_, cfg) in works.items():
+            checkpointed = cfg.model.backbone.get("with_cp", False)
+            pixels = cfg.train_dataloader.dataset.transform.size**2
+            costs[name] = [(pixels * (1.5 if checkpointed else 1.0), 100.0 - checkpointed)] * rounds
+        return costs
+
+    monkeypatch.setattr("densessl.benchmark.variants.cost_of_steps", made_up)
     cfg = recipe(write_config(tmp_path / "config.py", write_images(tmp_path / "images", 16)))
     cfg.model.backbone = dict(type="ResNet", depth=18)
-    cfg.model.queue_size = 64
-    cfg.train_dataloader.batch_size = 16
-    cfg.train_dataloader.dataset.transform.size = 160
-    result = of_whole_steps(cfg, CPU, 1)
-    memory = result["with_cp"]["peak_mb"]
-    assert memory["with"] < memory["without"] and result["small_views_first"]["gain"] > 1
+    cfg.train_dataloader.dataset.transform.size = 224
+    result = of_whole_steps(cfg, CPU, 2)
+    assert result["kept_memory"]["gain"] == 1
+    assert result["with_cp"]["gain"] == 1 / 1.5
+    assert result["with_cp"]["peak_mb"] == {"with": 99, "without": 100}
+    mean = 0.3 * 160**2 + 0.3 * 192**2 + 0.4 * 224**2
+    assert result["small_views_first"]["gain"] == pytest.approx(224**2 / mean)
 
 
 @pytest.mark.parametrize("name", DECODERS)
