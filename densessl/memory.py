@@ -24,4 +24,12 @@ def keep_freed_memory() -> None:
     if torch.cuda.is_available() or not hasattr(libc, "mallopt"):
         return
     if libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST) and libc.mallopt(_M_TRIM_THRESHOLD, -1):
-        os.register_at_fork(before=lambda: libc.malloc_trim(0))
+        os.register_at_fork(before=give_freed_memory_back)
+
+
+def give_freed_memory_back() -> None:
+    """Gives the system what this process has freed; does nothing where the C library is not
+    glibc."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

@@ -25,12 +25,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
-            parsers: list[argparse.ArgumentParser] = [self]
+            word = unknown.split()[0].partition("=")[0]
+            subs: dict[str, argparse.ArgumentParser] = {}
             for action in self._actions:
                 if isinstance(action, argparse._SubParsersAction):
-                    parsers += action.choices.values()
+                    subs |= action.choices
+            having = [name for name, sub in subs.items() if word in sub._option_string_actions]
+            parsers = (self, *subs.values())
             known = {option for parser in parsers for option in parser._option_string_actions}
-            message += did_you_mean(unknown.split()[0], sorted(known))
+            if having:
+                message += f" ({word} is an option of {', '.join(having)})"
+            else:
+                message += did_you_mean(word, sorted(known))
         super().error(message)
 
 

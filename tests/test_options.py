@@ -60,6 +60,20 @@ def test_options_of_sub_commands_are_suggested_too(capsys):
     assert "did you mean '--images'" in capsys.readouterr().err
 
 
+def test_an_option_of_another_sub_command_is_not_suggested_for_itself(capsys):
+    parser = Parser()
+    subs = parser.add_subparsers(dest="what")
+    for name in ("data", "step", "other"):
+        sub = subs.add_parser(name)
+        if name != "other":
+            sub.add_argument("--profile")
+    for words in (["--profile", "x"], ["--profile=x"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["other", *words])
+        said = capsys.readouterr().err
+        assert "(--profile is an option of data, step)" in said and "did you mean" not in said
+
+
 @pytest.mark.parametrize("rank, waits", [("0", []), ("1", [10])])
 def test_a_mistake_of_all_processes_is_said_by_the_first(monkeypatch, capsys, rank, waits):
     """torchrun ends the others while they wait; one that lives on was alone with it."""

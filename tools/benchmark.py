@@ -29,11 +29,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     shared.add_argument("--threads", type=positive, metavar="N", help="CPU threads of torch")
     placed = argparse.ArgumentParser(add_help=False)
     placed.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
-    repeated = argparse.ArgumentParser(add_help=False)
-    repeated.add_argument("--repeats", type=positive, default=10, metavar="N", help="timed rounds")
-    repeated.add_argument(
+    traced = argparse.ArgumentParser(add_help=False)
+    traced.add_argument(
         "--profile", type=output_file, metavar="F", help="write a trace for Perfetto"
     )
+    repeated = argparse.ArgumentParser(add_help=False, parents=[traced])
+    repeated.add_argument("--repeats", type=positive, default=10, metavar="N", help="timed rounds")
     configured = argparse.ArgumentParser(add_help=False)
     configured.add_argument("config", help="a pretraining config")
     configured.add_argument("--images", help="a folder of images or tar shards")
@@ -49,9 +50,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "loss", parents=[repeated, placed, shared], help="info_nce, all logits at once"
     )
     loss.add_argument(
-        "--rows", type=positive, default=1568, help="49 an image for DenseCL at 224 px"
+        "--rows",
+        type=positive,
+        nargs="+",
+        default=[1568],
+        metavar="N",
+        help="49 an image for DenseCL at 224 px",
     )
-    loss.add_argument("--negatives", type=positive, default=65536)
+    loss.add_argument("--negatives", type=positive, nargs="+", default=[65536], metavar="K")
     loss.add_argument("--dim", type=positive, default=128)
     loss.add_argument("--warmup", type=natural, default=1, metavar="N", help="rounds before")
     step = what.add_parser(
@@ -63,7 +69,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     measures.add_argument("--count", type=positive, default=64, metavar="N", help="images to use")
     measures.add_argument("--repeats", type=positive, default=5, metavar="N", help="timed rounds")
-    whole = what.add_parser("end-to-end", parents=[configured, shared], help="files to steps")
+    whole = what.add_parser(
+        "end-to-end", parents=[configured, traced, shared], help="files to steps"
+    )
     whole.add_argument("--steps", type=positive, default=50, metavar="N")
     whole.add_argument("--warmup", type=natural, default=10, metavar="N", help="steps before")
     args = parser.parse_args(argv)
@@ -84,7 +92,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> dict:
         return benchmark_step(cfg, device, args.repeats, args.warmup, args.profile)
     if args.what == "measures":
         return benchmark_measures(cfg, device, args.count, args.repeats)
-    return benchmark_end_to_end(cfg, device, args.steps, args.warmup)
+    return benchmark_end_to_end(cfg, device, args.steps, args.warmup, args.profile)
 
 
 @tool

@@ -1,5 +1,7 @@
 """``info_nce`` against the form that everyone writes first, with all logits at once."""
 
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -30,26 +32,48 @@ def available_mb(device: torch.device) -> float:
 
 
 def benchmark_loss(
-    rows: int,
-    negatives: int,
+    rows: Sequence[int],
+    negatives: Sequence[int],
     dim: int,
     device: torch.device,
     repeats: int = 5,
     warmup: int = 1,
     trace: str | None = None,
 ) -> dict[str, Any]:
-    """Forward and backward of both forms in float32: seconds, and peak memory beside the inputs.
-
-    The materialised form is left out where it might not fit into memory.
+    """Compares both forms at every pair of ``rows`` and ``negatives``, see ``compare_forms``.
 
     Args:
-        rows: Rows of queries: 49 an image for DenseCL at 224 pixels.
-        negatives: Length of the queue.
+        rows: Numbers of rows of queries: 49 an image for DenseCL at 224 pixels.
+        negatives: Lengths of the queue.
         dim: Channels.
         device: Where.
         repeats: Timed rounds.
         warmup: Rounds before.
-        trace: Where to write a profile of one streaming round.
+        trace: Where to write a profile of one streaming round at the last pair.
+    """
+    pairs = list(product(rows, negatives))
+    traces = [None] * (len(pairs) - 1) + [trace]
+    return dict(
+        dim=dim,
+        sizes=[
+            compare_forms(*pair, dim, device, repeats, warmup, to)
+            for pair, to in zip(pairs, traces, strict=True)
+        ],
+    )
+
+
+def compare_forms(
+    rows: int,
+    negatives: int,
+    dim: int,
+    device: torch.device,
+    repeats: int,
+    warmup: int,
+    trace: str | None,
+) -> dict[str, Any]:
+    """Forward and backward of both forms in float32: seconds, and peak memory beside the inputs.
+
+    The materialised form is left out where it might not fit into memory.
     """
     query, positive, queue = (
         F.normalize(torch.randn(count, dim, device=device), dim=1)
@@ -65,17 +89,14 @@ def benchmark_loss(
     if COPIES * 4 * rows * negatives / MB < available_mb(device):
         forms["materialised"] = materialised
     calls = {name: lambda loss=loss: gradient(loss) for name, loss in forms.items()}
-    memory = {}
-    for name, call in calls.items():  # before the rounds, which leave memory to be used again
-        with PeakMemory(device) as peak:
-            call()
-        memory[name] = peak.extra
     seconds = time_interleaved(calls, device, repeats, warmup)
+    result: dict[str, Any] = dict(rows=rows, negatives=negatives)
+    for name, call in calls.items():  # after the rounds: what libraries keep for good is there
+        with PeakMemory(device) as memory:
+            call()
+        result[name] = dict(seconds=summary(seconds[name]), extra_mb=memory.extra)
     with profiled(trace, device):
         calls["streaming"]()
-    result: dict[str, Any] = dict(rows=rows, negatives=negatives, dim=dim)
-    for name in forms:
-        result[name] = dict(seconds=summary(seconds[name]), extra_mb=memory[name])
     if "materialised" in forms:
         ours, theirs = (result[name]["seconds"]["median"] for name in forms)
         result["time_ratio"] = ours / theirs

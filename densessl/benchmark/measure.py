@@ -14,6 +14,7 @@ import torch
 
 from densessl.errors import UserError
 from densessl.files import make_folder
+from densessl.memory import give_freed_memory_back
 
 PAGE = 4096
 MB = 2**20
@@ -65,7 +66,8 @@ def in_turn(
 ) -> dict[str, list[Any]]:
     """What ``work(name, *args)`` returned in each round, in a process of its own for each name.
 
-    Only one works at a time. The first round is a warm-up and is left out.
+    Only one works at a time, with as many threads as here. The first round is a warm-up and is left
+    out.
 
     Args:
         work: A function of a module.
@@ -74,9 +76,13 @@ def in_turn(
         *args: Passed on.
     """
     seen: dict[str, list[Any]] = {name: [] for name in names}
+    threads = torch.get_num_threads()
     with ExitStack() as stack:
         processes = {
-            name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for name in seen
+            name: stack.enter_context(
+                ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,))
+            )
+            for name in seen
         }
         for number in range(rounds + 1):
             for name, process in processes.items():
@@ -96,16 +102,31 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
     return dict(median=median, q25=low, q75=high, runs=len(seconds))
 
 
+def gain(ours: Sequence[float], plain: Sequence[float]) -> dict[str, Any]:
+    """Seconds ``with`` and ``without`` a measure, and how many times the second is the first."""
+    times = {"with": summary(ours), "without": summary(plain)}
+    return dict(seconds=times, gain=times["without"]["median"] / times["with"]["median"])
+
+
 def resident_mb() -> float:
     """Memory of this process as the kernel sees it, allocators and C libraries included."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / MB
+
+
+def peak_mb(device: torch.device) -> float:
+    """MB that this process has held at its worst so far; on a GPU its tensors there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MB
+    # Not getrusage: it counts the memory of the process that this one was started from.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 class PeakMemory:
     """What a block of code holds at its worst: ``with PeakMemory(device) as memory: ...``.
 
     On a GPU the memory that tensors take there, on a CPU the resident memory of the process, looked
-    at every millisecond.
+    at every millisecond. What was free before goes back first: it would be used again unseen.
 
     Attributes:
         before: MB at the start.
@@ -126,6 +147,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self.before = torch.cuda.memory_allocated(self.device) / MB
         else:
+            give_freed_memory_back()
             self.peak = self.before = resident_mb()
             self._done = threading.Event()
             self._watcher = threading.Thread(target=self._watch, daemon=True)

@@ -2,19 +2,20 @@
 
 import copy
 import inspect
-import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.utils import import_modules_from_strings
 from torch.utils.data import Dataset
 
-from densessl.benchmark.measure import in_turn, summary, time_interleaved
+from densessl.benchmark.measure import gain, time_interleaved
 from densessl.benchmark.plain import (
+    DECODERS,
     color_with_torchvision,
     crop_with_pillow,
     decode_for_each_view,
@@ -29,17 +30,24 @@ from densessl.benchmark.setup import (
     build_optimizer,
     images_per_step,
 )
-from densessl.benchmark.step import TrainingStep, floor_step
-from densessl.datasets import collate_views
+from densessl.benchmark.shuffle import compare_shuffles
+from densessl.benchmark.step import floor_step
+from densessl.benchmark.variants import of_whole_steps
+from densessl.datasets import ImageDataset, ImageFolder, TarShards, collate_views
+from densessl.datasets.shards import write_shards
+from densessl.files import make_folder
 from densessl.losses.info_nce import attend, stream
 from densessl.models.backbones.norm_act import library
+from densessl.models.methods.moco import MoCo
+from densessl.registry import MODELS
 from densessl.structures import SampleKey, ViewBatch
 from densessl.threads import one_thread
+from densessl.transforms.decode import read_image
 from densessl.transforms.views import MultiView
 
 Pairs = dict[str, tuple[Callable[[], object], Callable[[], object]]]
 
-_steps: dict[str, TrainingStep] = {}  # one in each process of ``kept_memory``
+JPEG = b"\xff\xd8"  # how its bytes begin
 
 
 def benchmark_measures(
@@ -56,16 +64,18 @@ def benchmark_measures(
 
     Returns:
         For each measure the seconds ``with`` and ``without`` it, and how many times the second
-        is the first.
+        is the first; for some more figures.
     """
     dataset = build_dataset(cfg)
     result = {}
-    with one_thread():
-        for name, pair in of_the_worker(dataset, images).items():
+    with one_thread(), TemporaryDirectory() as folder:
+        pairs = of_the_worker(dataset, images) | of_the_shards(dataset, images, Path(folder))
+        for name, pair in pairs.items():
             result[name] = _compare(pair, torch.device("cpu"), repeats, warmup)
-    if device.type == "cpu":
-        seen = in_turn(_step_seconds, ("with", "without"), repeats, cfg.to_dict())
-        result["kept_memory"] = _gain(seen)
+    result |= of_whole_steps(cfg, device, repeats)
+    if device.type == "cpu" and issubclass(MODELS.get(cfg.model.type), MoCo):
+        side = dataset.transform.size
+        result["shuffle"] = compare_shuffles(images_per_step(cfg), side, repeats, warmup)
     pairs = of_the_colour(cfg, dataset, device) | of_the_step(cfg, device) | of_the_loss(device)
     for name, pair in pairs.items():
         result[name] = _compare(pair, device, repeats, warmup)
@@ -73,7 +83,7 @@ def benchmark_measures(
 
 
 def of_the_worker(dataset: Dataset, images: int) -> Pairs:
-    """One decode for all views, at the scale that the crops allow, and crops by torch."""
+    """One decode for all views, at the scale that the crops allow, crops by torch, the decoder."""
     count = min(images, len(dataset))
     files = [(dataset.read(index), SampleKey(0, 0, index)) for index in range(count)]
 
@@ -86,7 +96,35 @@ def of_the_worker(dataset: Dataset, images: int) -> Pairs:
 
     ours = over_all(MultiView.__call__)
     plain = dict(one_decode=decode_for_each_view, decode_scale=decode_whole, crops=crop_with_pillow)
-    return {name: (ours, over_all(make)) for name, make in plain.items()}
+    pairs = {name: (ours, over_all(make)) for name, make in plain.items()}
+
+    def decoding(decode: Callable) -> Callable[[], None]:
+        return over_all(lambda transform, file, key: decode(file))
+
+    if all(file.startswith(JPEG) for file, _ in files):
+        for name, decode in DECODERS.items():
+            pairs[f"decoder_not_{name}"] = decoding(read_image), decoding(decode)
+    return pairs
+
+
+def of_the_shards(dataset: Dataset, images: int, folder: Path) -> Pairs:
+    """Images read from a tar shard against a folder of files, both copied to ``folder``."""
+    count = min(images, len(dataset))
+    for index in range(count):
+        name = f"{index:06}{Path(dataset.path(index)).suffix}"
+        (make_folder(folder / "files") / name).write_bytes(dataset.read(index))
+    write_shards(folder / "files", folder / "shards")
+    copies = (TarShards(str(folder / "shards"), None), ImageFolder(str(folder / "files"), None))
+
+    def reading(copy: ImageDataset) -> Callable[[], None]:
+        def run() -> None:
+            for index in range(count):
+                copy.read(index)
+
+        return run
+
+    ours, plain = map(reading, copies)
+    return {"shards": (ours, plain)}
 
 
 def of_the_colour(cfg: Config, dataset: Dataset, device: torch.device) -> Pairs:
@@ -148,23 +186,9 @@ def of_the_loss(device: torch.device) -> Pairs:
     return {"attention_kernel": tuple(partial(f, query, negatives, 5.0) for f in (attend, stream))}
 
 
-def _step_seconds(name: str, config: dict) -> float:
-    """Seconds of a step in a process that keeps freed memory, or does not."""
-    if name not in _steps:
-        import_modules_from_strings(**config.get("custom_imports", dict(imports=[])))
-        _steps[name] = TrainingStep(Config(config), torch.device("cpu"), name == "with")
-    start = time.perf_counter()
-    _steps[name]()
-    return time.perf_counter() - start
-
-
 def _compare(
     pair: tuple[Callable, Callable], device: torch.device, repeats: int, warmup: int
 ) -> dict[str, Any]:
     calls = dict(zip(("with", "without"), pair, strict=True))
-    return _gain(time_interleaved(calls, device, repeats, warmup))
-
-
-def _gain(seconds: dict[str, list[float]]) -> dict[str, Any]:
-    times = {name: summary(values) for name, values in seconds.items()}
-    return dict(seconds=times, gain=times["without"]["median"] / times["with"]["median"])
+    seconds = time_interleaved(calls, device, repeats, warmup)
+    return gain(seconds["with"], seconds["without"])

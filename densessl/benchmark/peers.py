@@ -5,11 +5,11 @@ machine slows all alike, and nobody's memory or modules weigh on the others. Thr
 in all of them, see ``densessl/__init__.py``.
 """
 
-import resource
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,16 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from densessl.benchmark.measure import MB, in_turn, summary, synchronize
+from densessl.benchmark.measure import in_turn, summary
 from densessl.benchmark.setup import (
     NUM_IMAGES,
-    build_backbone,
     build_dataset,
     build_method,
     choose_kernels,
     images_per_step,
     recipe,
-    synthetic_batch,
 )
-from densessl.benchmark.step import TrainingStep, floor_step
+from densessl.benchmark.step import Floor, TrainingStep, cost_of_steps
 from densessl.datasets import collate_views
 from densessl.engine.optim import resolve_precision
 from densessl.registry import MODELS
@@ -83,9 +81,8 @@ def compare_step(
     cfg = recipe(RECIPE, options=options)
     precision = precision or cfg.optim_wrapper.get("precision", "auto")
     cfg.optim_wrapper.precision = resolve_precision(precision, device)
-    seen: dict[str, list[tuple[float, float]]] = {}
-    for group in [[name] for name in STEPS] if device == "cuda" else [list(STEPS)]:
-        seen |= in_turn(_step_cost, group, rounds, cfg.to_dict(), device)
+    works = {name: (make, cfg) for name, make in STEPS.items()}
+    seen = cost_of_steps(works, rounds, torch.device(device))
     spent = {name: [seconds for seconds, _ in values] for name, values in seen.items()}
     peak = {name: max(memory for _, memory in values) for name, values in seen.items()}
     return dict(
@@ -186,31 +183,6 @@ PIPELINES = {
 }
 
 
-def _step_cost(name: str, config: dict, device: str) -> tuple[float, float]:
-    """Seconds of a step, and MB of the process at its worst so far: on a GPU its tensors'."""
-    place = torch.device(device)
-    if name not in _built:
-        _built[name] = STEPS[name](Config(config), place)
-    synchronize(place)
-    start = time.perf_counter()
-    _built[name]()
-    synchronize(place)
-    seconds = time.perf_counter() - start
-    if device == "cuda":
-        return seconds, torch.cuda.max_memory_allocated() / MB
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
-
-
-def _floor(cfg: Config, device: torch.device) -> Callable[[], object]:
-    """The bare backbone, see ``floor_step``."""
-    augment = build_method(cfg, torch.device("cpu")).data_preprocessor.to(device)
-    batch = augment(augment.cast_data(synthetic_batch(cfg)), True)["batch"]
-    backbone = build_backbone(cfg, device)
-    dtype = torch.bfloat16 if cfg.optim_wrapper.precision == "bf16" else None
-    parts = batch.chunk(cfg.optim_wrapper.get("accumulative_counts", 1))
-    return lambda: floor_step(backbone, parts, dtype)
-
-
 def _mmpretrain_step(cfg: Config, device: torch.device) -> Callable[[], object]:
     """A training step of its DenseCL, as its config has it: its code, its matrix of logits."""
     import mmpretrain.models  # noqa: F401
@@ -250,4 +222,8 @@ def _mmpretrain_step(cfg: Config, device: torch.device) -> Callable[[], object]:
     return step
 
 
-STEPS = {"step": TrainingStep, "floor": _floor, "mmpretrain": _mmpretrain_step}
+STEPS = {
+    "step": TrainingStep,
+    "floor": partial(Floor, keep_memory=False),  # as PyTorch does by itself
+    "mmpretrain": _mmpretrain_step,
+}

@@ -1,17 +1,33 @@
 """The plain ways of doing what is fast here, as they are usually written: same results, slower."""
 
+import io
 from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 import torch
 import torchvision.transforms.v2.functional as TF
+from mmengine.dist import get_rank
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.io import ImageReadMode, decode_jpeg
 
+from densessl.models.distributed import gather
 from densessl.structures import SampleKey, ViewBatch, ViewRecord
 from densessl.transforms.decode import read_image
 from densessl.transforms.functional import blur_kernel_size
 from densessl.transforms.views import MultiView, Plan
+
+DECODERS: dict[str, Callable[[bytes], np.ndarray]] = {
+    "torchvision": lambda file: (
+        decode_jpeg(torch.frombuffer(bytearray(file), dtype=torch.uint8), ImageReadMode.RGB)
+        .permute(1, 2, 0)
+        .numpy()
+    ),
+    "pillow": lambda file: np.asarray(Image.open(io.BytesIO(file)).convert("RGB")),
+    "opencv": lambda file: cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR_RGB),
+}
+"""From a JPEG's bytes to (H, W, 3) uint8."""
 
 JITTER = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
 NEUTRAL = (1, 1, 1, 0)
@@ -104,3 +120,11 @@ def follow_one_by_one(method: nn.Module) -> None:
             copied.parameters(), getattr(method, name).parameters(), strict=True
         ):
             own.mul_(share).add_(followed, alpha=1 - share)
+
+
+def shuffle_by_gathering(views: Tensor, seed: int) -> Tensor:
+    """What ``BatchShuffle`` does, as MoCo's paper has it: every rank gets all views, (B, ...) each,
+    and takes its part."""
+    everyone = gather(views)
+    order = torch.randperm(len(everyone), generator=torch.Generator().manual_seed(seed))
+    return everyone[order.view(-1, len(views))[get_rank()]]

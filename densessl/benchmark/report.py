@@ -27,10 +27,28 @@ def record(what: str, result: dict[str, Any], config: str | None, device: str) -
 
 
 def table(result: dict[str, Any]) -> str:
-    """``result`` in lines of name and value; times with their median and quartiles."""
-    lines = list(_lines(result))
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+    """``result`` in lines of name and value; times with their median and quartiles.
+
+    A list of dicts is a table below them, with a line for each dict and a column for each name.
+    """
+    grids = {name: value for name, value in result.items() if _is_grid(value)}
+    lines = list(_lines({name: value for name, value in result.items() if name not in grids}))
+    blocks = [list(map(list, lines))] if lines else []
+    for items in grids.values():
+        rows = [dict(_lines(item)) for item in items]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        blocks.append([names, *([row.get(name, "-") for name in names] for row in rows)])
+    return "\n\n".join(map(_aligned, blocks))
+
+
+def _is_grid(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [[f"{x:<{w}}" for x, w in zip(row, widths, strict=True)] for row in rows]
+    return "\n".join("  ".join(row).rstrip() for row in padded)
 
 
 def _lines(value: Any, name: str = ""):
@@ -39,8 +57,5 @@ def _lines(value: Any, name: str = ""):
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _lines(item, f"{name} {key}".strip())
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for number, item in enumerate(value, 1):
-            yield from _lines(item, f"{name} {number}")
     else:
         yield name, f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,8 +1,6 @@
 """tools/benchmark.py on a tiny config: what it says is there, true where it can be checked."""
 
-import copy
 import importlib.util
-import io
 import json
 import mmap
 import signal
@@ -11,33 +9,19 @@ import time
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from densessl.benchmark import recipe, record
+from densessl.benchmark import recipe, record, table
 from densessl.benchmark.data import throughput
 from densessl.benchmark.loss import benchmark_loss, materialised
-from densessl.benchmark.measure import PeakMemory, summary, time_interleaved
-from densessl.benchmark.plain import (
-    color_with_torchvision,
-    crop_with_pillow,
-    decode_for_each_view,
-    decode_whole,
-    follow_one_by_one,
-    norms_by_pytorch,
-)
+from densessl.benchmark.measure import PeakMemory, in_turn, peak_mb, summary, time_interleaved
+from densessl.benchmark.parts import REST, time_parts
 from densessl.benchmark.setup import build_dataset
-from densessl.benchmark.step import floor_step
-from densessl.datasets import collate_views
+from densessl.benchmark.step import TrainingStep, floor_step
 from densessl.engine import Stopped
 from densessl.files import write_json
 from densessl.losses import info_nce
-from densessl.models import ResNet
-from densessl.models.backbones.norm_act import library
-from densessl.models.preprocessor import ViewPreprocessor
-from densessl.models.teacher import Teacher
-from densessl.structures import SampleKey, ViewBatch
-from densessl.transforms.views import MultiView
+from densessl.structures import ViewBatch
 from tests.training import REPO, write_config, write_images
 
 CPU = torch.device("cpu")
@@ -53,14 +37,6 @@ def load_tool():
 def tool(*argv: str, out) -> dict:
     assert load_tool().main([*argv, "--out", str(out)]) == 0
     return json.loads(out.read_text())
-
-
-def jpeg(width: int, height: int) -> bytes:
-    """A smooth picture: scaling noise says little."""
-    noise = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise).resize((width, height)).save(file, "jpeg")
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -100,14 +76,45 @@ def test_both_forms_of_the_loss_are_the_same_loss():
     assert torch.allclose(info_nce(query, positive, queue), materialised(query, positive, queue))
 
 
+def test_loss_compares_every_pair_of_sizes(tmp_path, capsys):
+    argv = ["loss", "--device", "cpu", "--rows", "32", "64", "--negatives", "128", "4096"]
+    trace = tmp_path / "trace.json"
+    argv += ["--dim", "8", "--repeats", "2", "--profile", str(trace)]
+    result = tool(*argv, out=tmp_path / "loss.json")["result"]
+    pairs = [(size["rows"], size["negatives"]) for size in result["sizes"]]
+    assert pairs == [(32, 128), (32, 4096), (64, 128), (64, 4096)] and trace.exists()
+    for size in result["sizes"]:
+        times = [size[form]["seconds"]["median"] for form in ("streaming", "materialised")]
+        assert size["time_ratio"] == times[0] / times[1]
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 1 + len(pairs)
+
+
 def test_loss_leaves_out_what_does_not_fit(monkeypatch):
-    whole = benchmark_loss(64, 256, 8, CPU, repeats=2)
-    times = [whole[form]["seconds"]["median"] for form in ("streaming", "materialised")]
-    assert whole["time_ratio"] == times[0] / times[1]
     monkeypatch.setattr("densessl.benchmark.loss.available_mb", lambda device: 0.0)
-    assert "materialised" not in benchmark_loss(64, 256, 8, CPU, repeats=2)
+    (size,) = benchmark_loss([64], [256], 8, CPU, repeats=2)["sizes"]
+    assert "streaming" in size and not {"materialised", "time_ratio"} & size.keys()
 
 
+def test_memory_of_the_loss_is_seen_after_larger_sizes_too():
+    large, small = benchmark_loss([2048, 512], [8192], 8, CPU, repeats=1)["sizes"]
+    for size in (large, small):
+        logits = 4 * size["rows"] * 8192 / 2**20
+        assert 1.5 * logits < size["materialised"]["extra_mb"] < 8 * logits
+
+
+def test_a_list_is_a_table_of_its_own():
+    times = dict(median=0.25, q25=0.2, q75=0.3, runs=3)
+    result = dict(dim=8, sizes=[dict(rows=1, ratio=0.5), dict(rows=10, seconds=times)])
+    assert table(result).splitlines() == [
+        "dim  8",
+        "",
+        "rows  ratio  seconds",
+        "1     0.5    -",
+        "10    -      0.25  (0.2 .. 0.3)",
+    ]
+
+
+@pytest.mark.slow
 def test_step(tmp_path, config, capsys):
     trace = tmp_path / "trace.json"
     argv = [
@@ -130,9 +137,12 @@ def test_step(tmp_path, config, capsys):
     assert result["images"] == 8 and result["view"] == [3, 32, 32]
     assert result["method"] == "DenseCL" and result["precision"] == "fp32"
     seconds = {name: value["median"] for name, value in result["seconds"].items()}
-    assert result["of_floor"] == pytest.approx(seconds["step"] / seconds["floor"])
-    assert result["pairs_per_s"] == pytest.approx(8 / seconds["step"])
-    assert 100 < result["peak_mb"] < 10000
+    pairs, memory, ratio = (result[name] for name in ("pairs_per_s", "peak_mb", "of_floor"))
+    assert ratio["seconds"] == pytest.approx(seconds["step"] / seconds["floor"])
+    assert pairs["step"] == pytest.approx(8 / seconds["step"])
+    assert ratio["pairs_per_s"] == pytest.approx(pairs["step"] / pairs["floor"])
+    assert ratio["peak_mb"] == memory["step"] / memory["floor"]
+    assert all(100 < value < 10000 for value in memory.values())
     names = {event.get("name", "") for event in json.loads(trace.read_text())["traceEvents"]}
     assert any("convolution_backward" in name for name in names)
     assert "of_floor" in capsys.readouterr().out
@@ -190,6 +200,32 @@ def test_end_to_end(tmp_path, config, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("steps, timed", [("3", 3), ("99", 5)])
+def test_end_to_end_profiles_a_step_that_is_not_timed(tmp_path, config, steps, timed):
+    """Of eight steps in all, where the second case asks for more."""
+    trace = tmp_path / "trace.json"
+    argv = ["end-to-end", config, "--steps", steps, "--warmup", "2", "--profile", str(trace)]
+    assert tool(*argv, out=tmp_path / "whole.json")["result"]["steps"] == timed
+    events = json.loads(trace.read_text())["traceEvents"]
+    steps_seen = [e for e in events if e.get("name", "").startswith("Optimizer.step#")]
+    assert len(steps_seen) == 1
+    assert any("convolution_backward" in event.get("name", "") for event in events)
+
+
+@pytest.mark.slow
+def test_the_peak_of_a_process_is_not_its_parents():
+    held = mmap.mmap(-1, 400 * 2**20)
+    np.frombuffer(held, np.uint8)[:] = 1
+    own, (seen,) = peak_mb(CPU), in_turn(peak_in_turn, ["child"], 1)["child"]
+    held.close()
+    assert own > 600 and seen < own - 300
+
+
+def peak_in_turn(name: str) -> float:
+    return peak_mb(CPU)
+
+
+@pytest.mark.slow
 def test_a_training_shorter_than_its_warmup_is_told(config, capsys):
     assert load_tool().main(["end-to-end", config, "--warmup", "99"]) == 2
     assert "ended within the warm-up of 99 steps" in capsys.readouterr().err
@@ -232,66 +268,28 @@ def test_tables_are_made_from_the_files_and_made_anew(tmp_path):
     assert page.read_text() == text
 
 
-@pytest.mark.slow
-def test_measures(tmp_path, config):
-    result = tool(
-        "measures", config, "--device", "cpu", "--count", "99", "--repeats", "2", out=tmp_path / "r"
-    )["result"]
-    assert {"one_decode", "decode_scale", "crops", "colour", "channels_last"} <= result.keys()
-    assert {"kept_memory", "attention_kernel"} <= result.keys()
-    for measure in result.values():
-        times = {name: value["median"] for name, value in measure["seconds"].items()}
-        assert measure["gain"] == times["without"] / times["with"]
-
-
-def test_the_plain_ways_of_the_worker_give_the_same_views():
-    transform = MultiView(["moco_v2", "moco_v2"], size=64)
-    file, key = jpeg(300, 200), SampleKey(0, 0, 0)
-    views, _ = transform(file, key)
-    assert transform.plan(file, key).scale == 1
-    for make in (decode_for_each_view, decode_whole):
-        for view, same in zip(views, make(transform, file, key), strict=True):
-            assert torch.equal(view, same)
-    for view, near in zip(views, crop_with_pillow(transform, file, key), strict=True):
-        assert (view.int() - near.int()).abs().max() <= 1
-
-
-@pytest.mark.skipif(library() is None, reason="needs a CPU with bf16, and a compiler")
-def test_norms_by_pytorch_leave_the_kernel_alone():
-    nets = []
-    for plain in (False, True):
-        torch.manual_seed(0)
-        nets.append(ResNet(18).to(memory_format=torch.channels_last))
-        if plain:
-            norms_by_pytorch(nets[1])
-    x = torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
-        ours, pytorchs = (type(net(x)[0].grad_fn).__name__ for net in nets)
-    assert ours == "_NormActBackward" and pytorchs.startswith("ReluBackward")
-
-
-def test_torchvision_gives_the_same_colours():
-    transform = MultiView(["byol_1", "byol_2"], size=32)
-    keys = [SampleKey(0, 0, index) for index in range(16)]
-    file = jpeg(48, 40)
-    samples = [ViewBatch(*transform(file, key), key.index, -1) for key in keys]
-    batch = collate_views(samples).unpack()
-    preprocessor = ViewPreprocessor()
-    ours = preprocessor(batch, True)["batch"].views
-    theirs = color_with_torchvision(batch, preprocessor.mean.tolist(), preprocessor.std.tolist())
-    for view, same in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(view, same, atol=1e-4, rtol=0)
-
-
-def test_following_one_by_one_is_the_teachers_update():
-    torch.manual_seed(0)
-    student = nn.Module()
-    student.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    student.teacher = Teacher(0.9, backbone=student.backbone)
-    for parameter in student.backbone.parameters():
-        parameter.data.normal_()
-    twin = copy.deepcopy(student)
-    student.teacher.update(student)
-    follow_one_by_one(twin)
-    for one, other in zip(student.teacher.parameters(), twin.teacher.parameters(), strict=True):
-        torch.testing.assert_close(one, other)
+def test_the_parts_of_a_step_are_all_of_it(config):
+    step = TrainingStep(recipe(config, options={"model.queue_size": 64}), CPU)
+    sleeper = step.method.dense_head.register_forward_hook(lambda *_: time.sleep(0.2))
+    before = torch.cat([p.detach().flatten() for p in step.method.teacher.parameters()])
+    start = time.perf_counter()
+    parts = time_parts(step, step.method, step.wrapper.optimizer, CPU, 1)
+    spent = time.perf_counter() - start
+    sleeper.remove()
+    seconds = {part["part"]: part["seconds"]["median"] for part in parts}
+    assert parts[0]["part"] == "heads" and 0.2 < seconds["heads"]
+    assert seconds.keys() == {
+        "student forward",
+        "student backward",
+        "teacher forward",
+        "heads",
+        REST,
+        "optimizer",
+        "teacher's update, queues",
+    }
+    assert sum(part["share"] for part in parts) == pytest.approx(1)
+    assert 0.9 * spent < sum(seconds.values()) <= spent
+    after = torch.cat([p.detach().flatten() for p in step.method.teacher.parameters()])
+    assert not torch.equal(before, after) and step.method.step == 1
+    assert not step.method.backbone._forward_hooks
+    assert "after_optimizer_step" not in vars(step.method)
