@@ -22,12 +22,18 @@ from densessl.registry import MODELS
 
 PROJECTS = ("densessl", "mmengine", "mmdet", "mmseg", "mmpretrain")
 LIBRARIES = (*PROJECTS, "mmcv", "torch", "torchvision", "timm")
-# Modules whose networks read no file that their arguments do not name.
+# Modules whose networks read and call nothing that their arguments do not name.
 BACKBONES = tuple(f"{project}.models.backbones." for project in PROJECTS)
 PARTS = (
     *BACKBONES,
     *(f"{project}.models.{part}." for project in PROJECTS for part in ("layers", "utils")),
-    *("torch.nn.", "mmcv.cnn.bricks.", "mmcv.ops.", "mmengine.model."),
+    *("torch.nn.", "mmcv.cnn.bricks.", "mmcv.ops.", "mmengine.model.base_module."),
+    "mmengine.utils.dl_utils.parrots_wrapper.",  # SyncBN
+)
+# But for these, which fetch weights or build what they are told to.
+UNSAFE = (
+    *("mmseg.models.backbones.timm_backbone.", "mmpretrain.models.backbones.timm_backbone."),
+    "mmseg.models.backbones.vpd.",
 )
 BEGINNINGS = ("init_cfg", "pretrained", "convert_weights")  # with which weights mm's begin
 DEEPEST = 20
@@ -126,17 +132,23 @@ def _strange(value: Any, depth: int = 0) -> Iterator[str]:
     elif isinstance(value, str):
         if _names_a_file(value):
             yield f"{value!r}, which names a file"
+        elif value and not _is_part(value):  # parts build more by name than what stands as a type
+            yield f"{value!r}, which names code"
     elif not isinstance(value, int | float | None):
         yield f"a {type(value).__name__}"
 
 
 def _is_part(kind: str) -> bool:
-    """Whether a part of a backbone may be of the ``type``, or it is a word that names nothing."""
+    """Whether a part of a backbone may be what ``kind`` names, or it is a word that names nothing.
+
+    mmengine would import what it does not know; a module that is there already it cannot call.
+    """
     found = _found(kind)
-    if found or "." in kind:
-        return bool(found) and all(_is_of(PARTS, each) or _is_own(each) for each in found)
+    if found:
+        return all(_is_of(PARTS, each) or _is_own(each) for each in found)
+    first, dot, _ = kind.partition(".")
     try:
-        return kind in sys.modules or find_spec(kind) is None  # mmengine would import it
+        return (not dot and kind in sys.modules) or find_spec(first) is None
     except ValueError:
         return False
 
@@ -150,7 +162,8 @@ def _names_a_file(text: str) -> bool:
 
 def _is_of(places: tuple[str, ...], found: Any) -> bool:
     module = f"{getattr(found, '__module__', '')}."
-    return inspect.isclass(found) and issubclass(found, nn.Module) and module.startswith(places)
+    network = inspect.isclass(found) and issubclass(found, nn.Module)
+    return network and module.startswith(places) and not module.startswith(UNSAFE)
 
 
 def _is_own(found: Any) -> bool:

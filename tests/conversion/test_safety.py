@@ -10,6 +10,7 @@ from torch import nn
 
 from densessl.checkpoint import load_checkpoint
 from densessl.conversion.export import export_checkpoint
+from densessl.conversion.safety import read_architecture
 from densessl.conversion.source import load_backbone
 from densessl.errors import UserError
 from densessl.evaluation.features import load_frozen
@@ -116,12 +117,20 @@ def mm(kind: str, **options) -> dict:
         (mm("mmdet.StrongSORT", cmc={"type": "CameraMotionCompensation"}), "mmdet.StrongSORT"),
         # Reads a file, a config, an address.
         (mm("mmdet.LAD", teacher_ckpt="http://nowhere.invalid/a"), "mmdet.LAD"),
-        (mm("mmseg.TIMMBackbone", model_name="resnet18", checkpoint_path="FILE"), "names a file"),
+        (mm("mmseg.TIMMBackbone", model_name="resnet18"), "mmseg.TIMMBackbone"),
+        (mm("mmseg.VPD", class_embed_path="x"), "mmseg.VPD"),
         ({"type": "TimmBackbone", "name": "resnet18", "checkpoint_path": "FILE"}, "names a file"),
         (mm("mmdet.ResNet", plugins=[{"cfg": {"type": "mmdet.LAD"}}]), "mmdet.LAD"),
         (mm("mmdet.ResNet", norm_cfg={"type": "SGD"}), "SGD"),
         (mm("mmdet.ResNet", norm_cfg={"_scope_": "strange", "type": "BN"}), "scope 'strange'"),
         (mm("mmdet.ResNet", note="torchvision://resnet50"), "names a file"),
+        # Built as a type, though it does not stand as one.
+        (
+            mm("mmdet.ResNet", act_cfg={"type": "ConvModule", "padding_mode": "os.system"}),
+            "os.system",
+        ),
+        (mm("mmdet.ResNet", act_cfg={"type": "PatchEmbed", "conv_type": "this"}), "'this'.*code"),
+        (mm("mmdet.ResNet", act_cfg={"type": "MMFullyShardedDataParallel"}), "MMFully"),
         (mm("mmdet.ResNet", strides=np.array([1, 2, 2, 2])), "a ndarray"),
         ({"type": "DenseCL", "backbone": R18}, "DenseCL"),
         ({"type": "torch.nn.Linear", "in_features": 1, "out_features": 1}, "torch.nn.Linear"),
@@ -153,6 +162,28 @@ def test_what_cannot_be_built_is_one_message(tmp_path, architecture):
     with pytest.raises(UserError) as error:
         load_backbone(altered(tmp_path / "bad.pth", architecture=architecture))
     assert "trust" not in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(norm_cfg={"type": "SyncBN", "requires_grad": True}, style="pytorch"),
+        dict(conv_cfg={"type": "DCNv2"}, norm_cfg={"type": "GN", "num_groups": 32}),
+        dict(dcn={"type": "DCN", "deform_groups": 1, "fallback_on_stride": False}),
+        dict(plugins=[{"cfg": {"type": "ContextBlock", "ratio": 0.1}, "position": "after_conv3"}]),
+        dict(
+            act_cfg={"type": "GELU"},
+            mode="bilinear",
+            arch="regnetx_3.2gf",
+            empty="",
+            order="random",
+        ),
+    ],
+)
+def test_what_mms_configs_usually_say_is_read(options):
+    pytest.importorskip("mmdet")
+    architecture = mm("mmdet.ResNet", depth=50, **options)
+    assert read_architecture(dict(architecture=architecture), "a.pth") == architecture
 
 
 def test_a_class_of_an_mm_project_may_be_named_by_its_path(tmp_path):
