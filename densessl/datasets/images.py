@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -115,6 +115,10 @@ class ImageDataset(Dataset, metaclass=ABCMeta):
             return f"{self.path(index)}: {error.reason}"
         return None
 
+    def warnings(self) -> list[str]:
+        """What the log should say about the list of images before training."""
+        return []
+
     def check(self, samples: int = 64) -> list[str]:
         """Decodes up to ``samples`` evenly spaced images before training.
 
@@ -220,6 +224,24 @@ class ImageFolder(ImageDataset):
         if not root.is_dir():
             raise UserError(f"{root} is a file, not a folder of images.", "name its folder")
         return walk_images(root)
+
+    def warnings(self) -> list[str]:
+        masks = _masks(self.files)
+        if not masks:
+            return []
+        return [
+            f"{len(masks)} of the {len(self)} images may be masks: PNGs with the names of images "
+            f"in other folders, {os.path.join(self.root, masks[0])} the first. If they are, name "
+            "the folder of the photographs alone"
+        ]
+
+
+def _masks(files: Sequence[str]) -> list[str]:
+    """Those that look like masks: PNGs, in folders of their own, with the names of the others."""
+    folder, stem = os.path.dirname, lambda name: os.path.splitext(os.path.basename(name))[0]
+    pngs = [name for name in files if name.lower().endswith(".png")]
+    photos = {stem(name): folder(name) for name in set(files).difference(pngs)} if pngs else {}
+    return [name for name in pngs if photos.get(stem(name), folder(name)) != folder(name)]
 
 
 @DATASETS.register_module()

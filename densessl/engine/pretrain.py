@@ -120,7 +120,7 @@ def run(cfg: Config, resume: bool | str) -> Path:
         runner.logger.info(f"{len(dataset)} images: {type(dataset).__name__}, {dataset.root}")
         for line in broken:
             runner.logger.warning(f"cannot read {line}")
-        for line in method_of(runner).warnings(len(dataset)):
+        for line in (*dataset.warnings(), *method_of(runner).warnings(len(dataset))):
             runner.logger.warning(line)
         runner.check_space()
         with alone_in(Path(cfg.work_dir)) if is_main_process() else nullcontext():

@@ -72,7 +72,12 @@ MODEL_RULES = {
     "out_channels": POSITIVE_WHOLE,
     "grid": POSITIVE_WHOLE,
     "warmup_steps": WHOLE,
-    **dict.fromkeys(("lambd", "sim_weight", "var_weight", "cov_weight", "proximal"), NOT_NEGATIVE),
+    "num_blocks": WHOLE,
+    **dict.fromkeys(("width", "dim", "num_patches", "num_permutations"), POSITIVE_WHOLE),
+    **dict.fromkeys(("scale", "clip", "threshold"), POSITIVE),
+    **dict.fromkeys(("sim_weight", "var_weight", "cov_weight", "instance_weight"), NOT_NEGATIVE),
+    **dict.fromkeys(("global_weight", "local_weight", "prior_weight"), NOT_NEGATIVE),
+    **dict.fromkeys(("lambd", "proximal", "penalty", "gamma"), NOT_NEGATIVE),
 }
 MAY_BE_NONE = {
     *("max_steps", "max_norm", "seed", "eta_min", "eta_min_ratio"),

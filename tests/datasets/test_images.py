@@ -59,6 +59,16 @@ def same(one, two):
     return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in leaves)
 
 
+def test_masks_among_the_images_are_warned_of(tmp_path):
+    for name in ("photos/a.jpg", "photos/b.jpeg", "photos/b.png", "masks/a.png", "more/c.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (20, 20)).save(path)
+    (line,) = ImageFolder(tmp_path, two_views()).warnings()
+    assert line.startswith("1 of the 5 images may be masks") and "masks/a.png" in line
+    assert ImageFolder(tmp_path / "photos", two_views()).warnings() == []
+
+
 def test_a_bare_number_is_no_sample(folder):
     images = ImageFolder(str(folder), MultiView(["moco_v2"], 16))
     with pytest.raises(TypeError, match="ViewSampler yields them"):

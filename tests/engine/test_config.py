@@ -163,6 +163,8 @@ def test_a_value_that_cannot_be_is_named(shipped, key, value, words):
         ("vicreg_r18_1xb64-coslr-100e_folder", "model.loss.cov_weight", -1),
         ("pirl_r18_1xb64-coslr-100e_folder", "model.num_negatives", None),
         ("byol-dense_r18_1xb64-coslr-100e_folder", "model.dense.head.out_channels", 0.5),
+        ("cpc_r18_1xb64-coslr-100e_folder", "model.context.width", 0),
+        ("dim_r18_1xb64-coslr-100e_folder", "model.prior_weight", -1),
     ],
 )
 def test_numbers_of_any_part_of_the_model_are_checked(config, key, value):
