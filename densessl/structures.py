@@ -60,6 +60,17 @@ class ViewBatch(NamedTuple):
         """
         return _chunk(self, count)
 
+    def both_ways(self) -> "ViewBatch":
+        """The batch of two views, then the same images once more with their views swapped."""
+        one, two = self.views
+        first, second = self.records
+        return ViewBatch(
+            views=(torch.cat([one, two]), torch.cat([two, one])),
+            records=(_joined(first, second), _joined(second, first)),
+            index=self.index.repeat(2),
+            broken=self.broken.repeat(2),
+        )
+
 
 class PackedBatch(NamedTuple):
     """A ``ViewBatch`` on its way from a worker to the device, in a handful of tensors.
@@ -103,6 +114,10 @@ class PackedBatch(NamedTuple):
             index=self.index,
             broken=self.broken,
         )
+
+
+def _joined(first: ViewRecord, second: ViewRecord) -> ViewRecord:
+    return ViewRecord(*map(torch.cat, zip(first, second, strict=True)))
 
 
 def _chunk(batch, count: int) -> list:

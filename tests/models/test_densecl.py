@@ -17,6 +17,11 @@ def unit(vector):
     return vector / vector.norm()
 
 
+def rows(vectors):
+    """(N, C), each of length 1."""
+    return vectors / vectors.norm(dim=1, keepdim=True)
+
+
 def nce(query, positive, negatives):
     """-log of the positive's softmax, for one query."""
     logits = torch.stack([query @ positive] + [query @ n for n in negatives]) / TAU
@@ -140,6 +145,21 @@ def test_the_queue_holds_the_teachers_keys_pooled_before_normalisation():
         expected = pooled / pooled.norm(dim=1, keepdim=True)
     method.train_step(batch, optimizer_for(method))
     assert torch.allclose(method.dense_queue.features[:6], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [moco, densecl])
+def test_symmetric_is_the_mean_of_both_ways(make):
+    batch, plain = views(), TinyBackbone(norm=False)
+    swapped = batch._replace(views=batch.views[::-1], records=batch.records[::-1])
+    one_way, both = (make(backbone=plain, symmetric=each) for each in (False, True))
+    expected = (one_way.loss(batch)["loss"] + one_way.loss(swapped)["loss"]) / 2
+    assert abs(both.loss(both.augment(batch))["loss"] - expected).item() < 1e-12
+
+    with torch.no_grad():
+        keys = [both.teacher.head(both.teacher.backbone(view)[0]) for view in batch.views[::-1]]
+    both = make(backbone=plain, symmetric=True)
+    both.train_step(batch, optimizer_for(both))
+    assert torch.allclose(both.queue.features[:12], torch.cat([*map(rows, keys)]), atol=1e-12)
 
 
 @pytest.mark.slow

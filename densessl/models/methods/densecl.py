@@ -22,6 +22,7 @@ class DenseCL(MoCo):
         queue_size: See ``MoCo``, as the rest; both queues have the same size.
         temperature: The divisor of every cosine.
         momentum: The teacher's share kept at each optimizer step.
+        symmetric: See ``MoCo``; cells are matched from either view then.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class DenseCL(MoCo):
         queue_size: int | None = None,
         temperature: float = 0.2,
         momentum: float = 0.999,
+        symmetric: bool = False,
         data_preprocessor: dict | None = None,
     ):
         super().__init__(
@@ -43,6 +45,7 @@ class DenseCL(MoCo):
             queue_size=queue_size,
             temperature=temperature,
             momentum=momentum,
+            symmetric=symmetric,
             dense=DenseBranch(
                 dense_head, grid=grid, loss_lambda=loss_lambda, warmup_steps=warmup_steps
             ),

@@ -33,6 +33,8 @@ class MoCo(Method):
             two that is at most a quarter of the images, at most 65,536; built directly, the most.
         temperature: 0.2 for v2, 0.07 for v1.
         momentum: The teacher's share kept at each optimizer step.
+        symmetric: Both views are queries, each with the other's key, as in BYOL: twice the work
+            and twice the keys. The loss is the mean of both ways.
         dense: Config of a ``DenseBranch``, with a second queue of the same size; None leaves it
             out.
     """
@@ -44,6 +46,7 @@ class MoCo(Method):
         queue_size: int | None = None,
         temperature: float = 0.2,
         momentum: float = 0.999,
+        symmetric: bool = False,
         dense: dict | DenseBranch | None = None,
         data_preprocessor: dict | None = None,
     ):
@@ -56,6 +59,7 @@ class MoCo(Method):
         if self.dense is not None:
             self.dense_queue = FeatureQueue(queue_size, self.dense_head.out_channels)
         self.temperature = temperature
+        self.symmetric = symmetric
         self.chance = math.log(queue_size + 1)
 
     @classmethod
@@ -72,6 +76,9 @@ class MoCo(Method):
         """Shuffle-BN: key views travel as bytes, and are augmented where they are encoded."""
         batch = self.data_preprocessor.cast_data(batch)
         query_view, key_view = self.views_of(batch, 2)
+        if self.symmetric:
+            batch = batch.both_ways()
+            query_view, key_view = batch.views
         query_record, key_record = batch.records
         key_view, *drawn = BatchShuffle(len(key_view), self.step).shuffle(key_view, *key_record)
         views, records = (query_view, key_view), (query_record, ViewRecord(*drawn))
