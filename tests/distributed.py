@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import distributed as dist
 
 from densessl.datasets import collate_views
+from densessl.engine import BrokenImagesHook
 from densessl.engine.optim import PretrainDDP
 from densessl.models import DenseCL, DenseHead, GlobalHead, Method, MoCo, ViewPreprocessor
 from densessl.models.distributed import BatchShuffle
@@ -80,6 +82,23 @@ def shuffled_bytes(rank: int, size: int) -> ViewBatch:
     return model.augment(raw_views().chunk(size)[rank])
 
 
+def naming(rank: int) -> list[str]:
+    """What a rank's log says of broken images: one that both meet, and one of the other's."""
+
+    class Images(list):
+        max_broken, problem, path = 1.0, str, str
+
+    said = []
+    runner = SimpleNamespace(
+        train_dataloader=SimpleNamespace(dataset=Images(range(8))),
+        logger=SimpleNamespace(warning=said.append),
+    )
+    hook, met = BrokenImagesHook(), torch.tensor([3, -1, 6 + rank])
+    hook.after_train_iter(runner, 0, SimpleNamespace(index=met, broken=met))
+    hook.after_train_epoch(runner)
+    return said
+
+
 def process(rank: int, size: int, folder: str) -> None:
     """Everything one rank does; the results are written below ``folder``."""
     torch.set_num_threads(1)
@@ -87,6 +106,7 @@ def process(rank: int, size: int, folder: str) -> None:
     batches = [views(BATCH, seed=step).chunk(size)[rank] for step in range(STEPS)]
     results = dict(shuffling=shuffling(rank, size), teacher_inputs=teacher_inputs(rank, size))
     results["shuffled_bytes"] = shuffled_bytes(rank, size)
+    results["naming"] = naming(rank)
     for name in ("MoCo", "DenseCL"):
         for accumulation in (1, 2):
             model = PretrainDDP(method(name))

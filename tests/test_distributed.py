@@ -93,6 +93,13 @@ def test_key_views_are_augmented_as_at_home_and_the_records_stay(ranks):
             assert torch.equal(found, values), field
 
 
+@pytest.mark.slow
+def test_broken_images_that_another_rank_met_are_named_too(ranks):
+    said = ranks[0]["naming"]
+    assert [line.partition(";")[0] for line in said[:-1]] == [f"cannot read {n}" for n in (3, 6, 7)]
+    assert said[-1] == "of the images seen so far 3 cannot be read"
+
+
 def launch(script: str, *args: str, cwd: Path, python: str = sys.executable) -> subprocess.Popen:
     return subprocess.Popen(
         ["bash", str(REPO / "tools" / script), *args],

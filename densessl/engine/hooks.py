@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 
@@ -240,6 +241,8 @@ class StopHook(Hook):
 class BrokenImagesHook(Hook):
     """Counts unreadable images while training, names the first ones, stops when too many.
 
+    Those that only other processes met are named after the epoch: the log is rank 0's.
+
     Args:
         enough: Images to have seen before a share is judged.
     """
@@ -247,6 +250,7 @@ class BrokenImagesHook(Hook):
     def __init__(self, enough: int = 200):
         self.enough = enough
         self.broken: dict[int, None] = {}  # a set in the order of discovery
+        self.named: set[int] = set()
         self.seen = 0
 
     def after_train_iter(
@@ -254,18 +258,25 @@ class BrokenImagesHook(Hook):
     ) -> None:
         dataset = runner.train_dataloader.dataset
         self.seen = min(self.seen + len(data_batch.index), len(dataset))
-        for index in data_batch.broken[data_batch.broken >= 0].tolist():
-            if index not in self.broken:
-                self.broken[index] = None
-                if len(self.broken) <= 5:
-                    problem = dataset.problem(index) or dataset.path(index)
-                    runner.logger.warning(f"cannot read {problem}; another image stands in for it")
+        met = data_batch.broken[data_batch.broken >= 0].tolist()
+        self.broken.update(dict.fromkeys(met))
+        self._name(runner, met)
         counts = (len(self.broken), self.seen, len(dataset))
         if self.seen >= min(self.enough, len(dataset)) and above_share(dataset.max_broken, *counts):
             paths = [dataset.path(index) for index in self.broken]
             raise too_many_broken(paths, self.seen, dataset.max_broken)
 
     def after_train_epoch(self, runner) -> None:
-        count = len({index for part in all_gather_object(list(self.broken)) for index in part})
-        if count:
-            runner.logger.warning(f"of the images seen so far {count} cannot be read")
+        everyone = all_gather_object(list(self.broken))
+        broken = dict.fromkeys(index for part in everyone for index in part)
+        self._name(runner, broken)
+        if broken:
+            runner.logger.warning(f"of the images seen so far {len(broken)} cannot be read")
+
+    def _name(self, runner: Runner, indices: Iterable[int]) -> None:
+        dataset = runner.train_dataloader.dataset
+        for index in indices:
+            if index not in self.named and len(self.named) < 5:
+                self.named.add(index)
+                problem = dataset.problem(index) or dataset.path(index)
+                runner.logger.warning(f"cannot read {problem}; another image stands in for it")
