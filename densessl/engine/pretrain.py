@@ -134,7 +134,9 @@ def run(cfg: Config, resume: bool | str) -> Path:
             raise
         raise advice from error
     barrier()
-    last = [latest_checkpoint(cfg.work_dir)]
+    # Without a CheckpointHook the latest one may be that which was resumed.
+    current = runner.has_saved or runner.iter == runner.resumed_at
+    last = [latest_checkpoint(cfg.work_dir) if current else None]
     broadcast_object_list(last)  # it is rank 0's
     return Path(last[0] or runner.save_now(runner.iter))
 

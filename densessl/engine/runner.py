@@ -49,6 +49,8 @@ class PretrainRunner(Runner):
 
     _restored: dict = {}  # of the recipe, what came from the checkpoint that was resumed
     _superseded: Path | None = None  # that checkpoint, if nobody needs it after the next
+    resumed_at: int | None = None  # optimizer steps in it
+    has_saved = False  # whether rank 0 has written a checkpoint since
 
     @classmethod
     def from_cfg(cls, cfg: Config, dataset: Dataset) -> "PretrainRunner":
@@ -225,6 +227,7 @@ class PretrainRunner(Runner):
                 os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+        self.has_saved = True
         if self._superseded and self._superseded != path:
             self._superseded.unlink(missing_ok=True)
             self._superseded = None
@@ -332,6 +335,7 @@ class PretrainRunner(Runner):
         ends = [scheduler.end for scheduler in self.param_schedulers or []]
         self._randomness_cfg["seed"] = None  # the checkpoint's decides, and mmengine need not warn
         super().resume(filename, **kwargs)
+        self.resumed_at = self.iter
         self._resume_order(meta)
         kept = [scheduler.end for scheduler in self.param_schedulers or []]
         if kept[-1:] != ends[-1:]:

@@ -97,6 +97,14 @@ def test_a_finished_run_stays_finished(tmp_path, images):
     assert "there is nothing left to train" in log.read_text()
 
 
+def test_a_resumed_run_without_a_checkpoint_hook_is_kept_too(tmp_path, images):
+    config = write_config(tmp_path / "config.py", images)
+    options = {"default_hooks.checkpoint": None}
+    pretrain(config, work_dir=tmp_path / "run", **options, **{"train_cfg.max_epochs": 1})
+    last = pretrain(config, work_dir=tmp_path / "run", resume=True, **options)
+    assert load_checkpoint(last)["meta"]["step"] == 16
+
+
 @pytest.mark.slow
 def test_the_seed_of_the_checkpoint_goes_on(tmp_path, images):
     """Resuming without repeating --seed draws the same images and views as before."""
