@@ -56,6 +56,10 @@ OURS = {
         "leave type out: optim_wrapper.precision is 'bf16', 'fp32' or 'auto'",
     ),
     "train_dataloader.sampler": ("ViewSampler", "leave it out: images come shuffled"),
+    "model_wrapper_cfg": (
+        "PretrainDDP",
+        "leave type out, and give DistributedDataParallel's options",
+    ),
 }
 OTHER_PROJECTS = ("mmdet", "mmseg", "mmpretrain")
 # What is taken out of a dict before its type is built; items of lists are not numbered here.

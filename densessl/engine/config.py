@@ -48,8 +48,12 @@ def load_config(
     if any(key.startswith("custom_imports") for key in options or {}):
         import_own(cfg)
     _name_types(cfg._cfg_dict)
-    if isinstance(cfg.get("optim_wrapper"), dict):  # so that its keys are checked
-        cfg.optim_wrapper.setdefault("type", "PrecisionOptimWrapper")
+    for part, kind in (
+        ("optim_wrapper", "PrecisionOptimWrapper"),
+        ("model_wrapper_cfg", "densessl.PretrainDDP"),  # mmengine looks in its own registry
+    ):
+        if isinstance(cfg.get(part), dict):  # so that its keys are checked
+            cfg[part].setdefault("type", kind)
     check_config(cfg)
     if images is not None:
         use_images(cfg, images)

@@ -184,6 +184,10 @@ def test_numbers_of_any_part_of_the_model_are_checked(config, key, value):
             "needs a ViewSampler",
         ),
         (dict(train_cfg=dict(type="IterBasedTrainLoop", max_iters=9)), "needs a PretrainLoop"),
+        (
+            dict(model_wrapper_cfg=dict(type="MMDistributedDataParallel")),
+            "model_wrapper_cfg.type is .* needs a PretrainDDP",
+        ),
         (dict(custom_hooks=dict(type="BrokenImagesHook")), "custom_hooks is {'type': 'Broken"),
         (dict(default_hooks=dict(timer="IterTimerHook")), "default_hooks is {.*'IterTimerHook'"),
         (
@@ -205,6 +209,14 @@ def test_what_mm_configs_often_say_and_pretraining_cannot_do_is_named(shipped, c
     cfg.merge_from_dict(change)
     with pytest.raises(UserError, match=problem):
         check_config(cfg)
+
+
+def test_options_of_the_wrapper_do_not_bring_mmengines_own(shipped):
+    """Its training step calls the method in another way."""
+    cfg = load_config(shipped, {"model_wrapper_cfg.find_unused_parameters": True})
+    assert cfg.model_wrapper_cfg.type == "densessl.PretrainDDP"
+    with pytest.raises(UserError, match="did you mean 'find_unused_parameters'"):
+        load_config(shipped, {"model_wrapper_cfg.find_unused_parameter": True})
 
 
 def test_a_type_of_another_project_is_shown_with_its_name(shipped):
