@@ -50,7 +50,7 @@ def load_config(
     _name_types(cfg._cfg_dict)
     for part, kind in (
         ("optim_wrapper", "PrecisionOptimWrapper"),
-        ("model_wrapper_cfg", "densessl.PretrainDDP"),  # mmengine looks in its own registry
+        ("model_wrapper_cfg", "PretrainDDP"),
     ):
         if isinstance(cfg.get(part), dict):  # so that its keys are checked
             cfg[part].setdefault("type", kind)
@@ -219,7 +219,10 @@ def set_runtime_defaults(cfg: Config) -> None:
     loader.collate_fn = dict(type="collate_views")  # no other takes samples of plain numbers
     cfg.train_cfg.setdefault("type", "PretrainLoop")
     cfg.optim_wrapper.setdefault("constructor", "TrainableParameters")
-    cfg.setdefault("model_wrapper_cfg", dict(type="densessl.PretrainDDP"))
+    wrapper = cfg.get("model_wrapper_cfg") or dict(type="PretrainDDP")
+    if isinstance(wrapper["type"], str) and "." not in wrapper["type"]:
+        wrapper["type"] = f"densessl.{wrapper['type']}"  # mmengine looks in its own registry only
+    cfg.model_wrapper_cfg = wrapper
     cfg.setdefault("default_scope", "densessl")
     if not torch.cuda.is_available():
         cfg.setdefault("env_cfg", {})

@@ -4,10 +4,12 @@ from copy import deepcopy
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import MODEL_WRAPPERS
 
 from densessl.engine.checks import check_config
 from densessl.engine.config import load_config, set_runtime_defaults
 from densessl.engine.hooks import BrokenImagesHook
+from densessl.engine.optim import PretrainDDP
 from densessl.errors import UserError
 from densessl.models.backbones import ResNet
 from densessl.registry import MODELS
@@ -213,8 +215,14 @@ def test_what_mm_configs_often_say_and_pretraining_cannot_do_is_named(shipped, c
 
 def test_options_of_the_wrapper_do_not_bring_mmengines_own(shipped):
     """Its training step calls the method in another way."""
-    cfg = load_config(shipped, {"model_wrapper_cfg.find_unused_parameters": True})
-    assert cfg.model_wrapper_cfg.type == "densessl.PretrainDDP"
+    for options in (
+        {"model_wrapper_cfg.find_unused_parameters": True},
+        {"model_wrapper_cfg.type": "PretrainDDP"},
+        {"model_wrapper_cfg": None},
+    ):
+        cfg = load_config(shipped, options)
+        set_runtime_defaults(cfg)
+        assert MODEL_WRAPPERS.get(cfg.model_wrapper_cfg.type) is PretrainDDP
     with pytest.raises(UserError, match="did you mean 'find_unused_parameters'"):
         load_config(shipped, {"model_wrapper_cfg.find_unused_parameter": True})
 
