@@ -16,7 +16,7 @@ from densessl.errors import UserError
 from densessl.evaluation.data import KINDS, LabelledData, read_data
 from densessl.evaluation.features import C5, FrozenBackbone, evaluating, load_frozen
 from densessl.evaluation.tasks import TASKS, Settings, run_tasks
-from densessl.numeric import Rule
+from densessl.numeric import POSITIVE_WHOLE, WHOLE, Rule, is_real, is_whole
 from densessl.score import Score
 from densessl.suggest import did_you_mean
 
@@ -128,7 +128,7 @@ def judge(
     Raises:
         UserError: An option cannot be used, or too many images cannot be read.
     """
-    _check(settings)
+    check_settings(settings)
     tasks = [
         task for task, (kind, _) in TASKS.items() if kind in found.sets and task in (tasks or TASKS)
     ]
@@ -244,18 +244,21 @@ def _merged(parts) -> dict:
 
 
 RULES = {
-    "size": Rule("32 pixels or more", lambda v: v >= 32),
-    "k": Rule("1 or more", lambda v: v >= 1),
-    "temperature": Rule("a finite number above 0", lambda v: 0 < v < math.inf),
+    "size": Rule("32 pixels or more", lambda v: is_whole(v) and v >= 32),
+    "k": POSITIVE_WHOLE,
+    "temperature": Rule("a finite number above 0", lambda v: is_real(v) and 0 < v < math.inf),
     "stages": Rule(
         "different ones among 0..3", lambda v: v and {*v} <= {0, 1, 2, 3} and len({*v}) == len(v)
     ),
-    "limit": Rule("1 or more", lambda v: v is None or v >= 1),
-    "seed": Rule("0 or more", lambda v: v >= 0),
+    "limit": Rule(
+        f"{POSITIVE_WHOLE.words}, or None", lambda v: v is None or POSITIVE_WHOLE.fits(v)
+    ),
+    "seed": WHOLE,
 }
 
 
-def _check(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
+    """Raises ``UserError`` unless the settings can be."""
     for name, value in asdict(settings).items():
         if not RULES[name].fits(value):
             raise UserError(f"{name} cannot be {value}.", f"Give {RULES[name].words}.")

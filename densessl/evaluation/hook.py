@@ -9,20 +9,24 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from densessl.engine.hooks import method_of
+from densessl.engine.values import OR_NEVER
 from densessl.errors import UserError
-from densessl.evaluation.evaluate import judge, read_for
+from densessl.evaluation.evaluate import check_settings, judge, read_for
 from densessl.evaluation.features import C5, FrozenBackbone
 from densessl.evaluation.tasks import Settings
 from densessl.models import MoCoV3
+from densessl.numeric import POSITIVE_WHOLE, WHOLE
 from densessl.registry import HOOKS
+
+RULES = dict(interval=OR_NEVER, batch_size=POSITIVE_WHOLE, workers=WHOLE)
 
 
 @HOOKS.register_module()
 class EvaluationHook(Hook):
     """Logs ``eval/knn_top1`` and the like every few epochs; training goes on as without it.
 
-    Rank 0 evaluates, the others wait. The labels are read before the first step, so that a
-    mistake in them is said then; an evaluation that fails later costs a warning, not the run.
+    Rank 0 evaluates, the others wait. The labels are read before the first step, so that a mistake
+    in them or here is said then; an evaluation that fails later costs a warning, not the run.
     Where the backbone is, there the features are judged too.
 
     Args:
@@ -58,8 +62,13 @@ class EvaluationHook(Hook):
     def before_train(self, runner: Runner) -> None:
         if get_world_size() > 1:  # NCCL would give up waiting after ten minutes
             self._group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=1))
-        self.found = read_for(self.tasks, self.data, seed=self.options["seed"])
         self.frozen = self._frozen(runner)
+        self.settings = Settings(self.size or self.frozen.size, **self.options)
+        check_settings(self.settings)
+        for name, value in dict(interval=self.interval, **self.reading).items():
+            if not RULES[name].fits(value):
+                raise UserError(f"EvaluationHook.{name} is {value!r}.", f"give {RULES[name].words}")
+        self.found = read_for(self.tasks, self.data, seed=self.options["seed"])
 
     def after_train_epoch(self, runner: Runner) -> None:
         last = runner.epoch + 1 == runner.max_epochs
@@ -87,9 +96,8 @@ class EvaluationHook(Hook):
         )
 
     def _evaluate(self, runner: Runner) -> None:
-        settings = Settings(self.size or self.frozen.size, **self.options)
         try:
-            result = judge(self.frozen, self.found, self.tasks, settings, **self.reading)
+            result = judge(self.frozen, self.found, self.tasks, self.settings, **self.reading)
         except Exception as error:  # the other ranks wait, and the training is worth more
             text = (
                 str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

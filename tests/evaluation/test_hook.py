@@ -76,6 +76,10 @@ def test_the_last_epoch_is_evaluated_whatever_the_interval(monkeypatch):
         (dict(tasks=["dense"]), "no layout known for masks"),
         (dict(which="tutor"), "EvaluationHook.which is 'tutor'"),
         (dict(taks=["knn"]), "Unknown key 'taks'"),
+        (dict(k=0), "k cannot be 0"),
+        (dict(limit="all"), "limit cannot be all"),
+        (dict(batch_size=0), "EvaluationHook.batch_size is 0"),
+        (dict(interval="2"), "EvaluationHook.interval is '2'"),
     ],
 )
 def test_mistakes_are_said_before_the_first_step(tmp_path, options, message):
