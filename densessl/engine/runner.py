@@ -300,7 +300,8 @@ class PretrainRunner(Runner):
                 f"{filename} cannot be resumed: it is not as tools/train.py writes it.",
                 "resume from a checkpoint that tools/train.py wrote, not from an exported one",
             )
-        method_of(self).check_resume(checkpoint["state_dict"])
+        same_images = meta["data"] == self.train_dataloader.dataset.metainfo
+        method_of(self).check_resume(checkpoint["state_dict"], same_images)
         coverage = compare_state(method_of(self).state_dict(), checkpoint["state_dict"])
         if not coverage.complete:
             raise UserError(

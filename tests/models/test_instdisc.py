@@ -182,6 +182,9 @@ train_dataloader["dataset"]["transform"]["views"] = ["moco_v1"]
     checkpoint = pretrain(config, work_dir=tmp_path / "run", train_cfg__max_epochs=1)
     state = torch.load(checkpoint, weights_only=False)["state_dict"]
     assert len(state["bank.features"]) == 12 and state["contrast.log_z"].isfinite()
-    write_images(images, 14)
+    (images / "003.jpg").rename(images / "z.jpg")
+    with pytest.raises(UserError, match="'bank' has its entries in the order of other images"):
+        pretrain(config, work_dir=tmp_path / "run", resume=True)
+    write_images(images, 13)
     with pytest.raises(UserError, match="12 images, and train_dataloader.dataset now has 14"):
         pretrain(config, work_dir=tmp_path / "run", resume=True)

@@ -44,18 +44,25 @@ class BankMethod(Method):
             )
         return {**config, "num_samples": num_images}
 
-    def check_resume(self, state: dict[str, Tensor]) -> None:
+    def check_resume(self, state: dict[str, Tensor], same_images: bool = True) -> None:
         for name, bank in self.named_modules():
             there = state.get(f"{name}.features")
-            if isinstance(bank, MemoryBank) and there is not None:
-                if len(there) != len(bank.features):
-                    raise UserError(
-                        f"The data set has changed: the checkpoint's memory bank '{name}' has an "
-                        f"entry for each of {len(there)} images, and train_dataloader.dataset now "
-                        f"has {len(bank.features)}.",
-                        "resume with the images it was trained on, or start a new run in another "
-                        "--work-dir",
-                    )
+            if not isinstance(bank, MemoryBank) or there is None:
+                continue
+            if len(there) != len(bank.features):
+                what = (
+                    f"has an entry for each of {len(there)} images, and train_dataloader.dataset "
+                    f"now has {len(bank.features)}"
+                )
+            elif not same_images:
+                what = "has its entries in the order of other images"
+            else:
+                continue
+            raise UserError(
+                f"The data set has changed: the checkpoint's memory bank '{name}' {what}.",
+                "resume with the images it was trained on, or start a new run in another "
+                "--work-dir",
+            )
 
     def new_bank(self, dim: int) -> MemoryBank:
         """A bank of ``dim`` channels for all images."""

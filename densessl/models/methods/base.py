@@ -146,8 +146,12 @@ class Method(BaseModel, metaclass=ABCMeta):
             )
         return batch.views
 
-    def check_resume(self, state: dict[str, Tensor]) -> None:
-        """Says what does not fit in a checkpoint's ``state_dict`` where its shapes alone do not.
+    def check_resume(self, state: dict[str, Tensor], same_images: bool = True) -> None:
+        """Says what does not fit in a checkpoint where the shapes of its tensors alone do not.
+
+        Args:
+            state: Its ``state_dict``.
+            same_images: Whether the images are those that it was trained on, in the same order.
 
         Raises:
             UserError: If training cannot go on from it.
