@@ -7,7 +7,7 @@ from mmengine.config import Config
 from densessl.errors import UserError
 
 # Restored with the checkpoint, whatever the config says now.
-RESTORED = ("optimizer", "param_scheduler")
+RESTORED = ("optimizer", "paramwise_cfg", "auto_scale_lr", "param_scheduler")
 
 
 def recipe_of(cfg: Config) -> dict[str, Any]:
@@ -17,6 +17,8 @@ def recipe_of(cfg: Config) -> dict[str, Any]:
         model=plain["model"],
         transform=plain["train_dataloader"]["dataset"].get("transform"),
         optimizer=plain["optim_wrapper"]["optimizer"],
+        paramwise_cfg=plain["optim_wrapper"].get("paramwise_cfg"),
+        auto_scale_lr=plain.get("auto_scale_lr"),
         param_scheduler=plain.get("param_scheduler"),
     )
 
@@ -25,16 +27,16 @@ def differences(old: dict[str, Any], new: dict[str, Any], filename: str) -> list
     """What is to be said when training goes on with ``new`` from a checkpoint of ``old``.
 
     Args:
-        old: ``recipe_of`` the config that wrote the checkpoint; empty if it does not say.
+        old: ``recipe_of`` the config that wrote the checkpoint; parts that it does not say are not
+            compared.
         new: ``recipe_of`` the config of now.
         filename: The checkpoint.
 
     Raises:
         UserError: If a method, loss, optimizer or schedule is another one.
     """
-    if not old:
-        return []
-    was, now = _comparable(old), _comparable(new)
+    was = _comparable(old)
+    now = _comparable({part: value for part, value in new.items() if part in old})
     changed = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key)]
     said = {key: f"{key} from {was.get(key)!r} to {now.get(key)!r}" for key in changed}
     kinds = [

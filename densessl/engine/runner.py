@@ -312,9 +312,11 @@ class PretrainRunner(Runner):
         groups = checkpoint["optimizer"]["param_groups"], self.optim_wrapper.optimizer.param_groups
         if len({tuple(len(group["params"]) for group in each) for each in groups}) > 1:
             raise UserError(
-                f"{filename} groups its parameters in another way than this version of densessl.",
-                "go on with the version that wrote it (see versions in the checkpoint), or begin a "
-                f"new run with --cfg-options load_from={filename}",
+                f"{filename} groups its parameters in another way: it is of another "
+                "optim_wrapper.paramwise_cfg, or of another version of densessl.",
+                "go on with the config that wrote it, which lies beside it, and with its version "
+                "(see versions in the checkpoint), or begin a new run with --cfg-options "
+                f"load_from={filename}",
             )
         # With that hook ``state_dict`` holds the averages, and what was trained lies beside it.
         averaged = "ema_state_dict" in checkpoint

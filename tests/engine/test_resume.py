@@ -209,6 +209,20 @@ def test_the_same_recipe_in_other_words_is_no_change():
     assert "model.data_preprocessor.type from None" in line
 
 
+def test_what_else_decides_the_rates_is_said_not_to_be_taken():
+    old, new = (
+        load_config("pirl_r50_8xb32-coslr-800e_in1k"),
+        load_config("pirl_r50_8xb32-coslr-800e_in1k"),
+    )
+    new.optim_wrapper.paramwise_cfg.norm_decay_mult = 0.5
+    new.auto_scale_lr.base_batch_size = 64
+    (line,) = differences(recipe_of(old), recipe_of(new), "x.pth")
+    assert "auto_scale_lr.base_batch_size from 256 to 64" in line
+    assert "paramwise_cfg.norm_decay_mult from 0.0 to 0.5, but optimizer and schedules stay" in line
+    before = {part: recipe_of(old)[part] for part in ("model", "optimizer", "param_scheduler")}
+    assert differences(before, recipe_of(old), "x.pth") == []  # written by an earlier version
+
+
 def test_two_trainings_do_not_share_a_work_dir(tmp_path, images, monkeypatch):
     monkeypatch.setattr(sys.modules["densessl.engine.pretrain"], "PATIENCE", 0.5)
     config, run = write_config(tmp_path / "config.py", images), tmp_path / "run"

@@ -132,5 +132,5 @@ def test_a_checkpoint_with_other_groups_of_parameters_is_explained(tmp_path, ima
     config = write_config(tmp_path / "c.py", images)
     first = pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_steps": 1})
     slow_head = {"optim_wrapper.paramwise_cfg": dict(custom_keys=dict(head=dict(lr_mult=0.1)))}
-    with pytest.raises(UserError, match="groups its parameters in another way"):
+    with pytest.raises(UserError, match="groups its parameters .* another optim_wrapper.param"):
         pretrain(config, work_dir=tmp_path / "run", resume=str(first), **slow_head)
