@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+from mmengine.dist import get_dist_info
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
@@ -77,7 +79,9 @@ class PretrainLoop(EpochBasedTrainLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         for index in range(done, len(self.dataloader)):
-            self.run_iter(index, next(self._batches))
+            batch = next(self._batches)
+            torch.manual_seed(self._seed_of_step())
+            self.run_iter(index, batch)
             if self._iter >= self.max_steps:
                 self.stop_training = True
                 break
@@ -87,3 +91,8 @@ class PretrainLoop(EpochBasedTrainLoop):
             self.epoch_began = self._iter
         if self.stop_training and self._epoch < self._max_epochs:
             self.runner.save_now(self._iter)
+
+    def _seed_of_step(self) -> int:
+        """For what layers draw, as DropPath does: a resumed run draws the same, ranks do not."""
+        rank, world_size = get_dist_info()
+        return (self.dataloader.sampler.seed * 1000003 + self._iter) * world_size + rank

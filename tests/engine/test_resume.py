@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from densessl.checkpoint import load_checkpoint
 from densessl.engine import hooks, pretrain
@@ -13,7 +14,7 @@ from densessl.engine.pretrain import alone_in, latest_checkpoint
 from densessl.engine.recipe import differences, recipe_of
 from densessl.errors import UserError
 from densessl.models import DenseCL
-from tests.training import write_config
+from tests.training import TinyNet, write_config
 
 SHIPPED = "densecl/densecl_r18_1xb64-coslr-100e_folder.py"
 
@@ -84,6 +85,18 @@ def test_resuming_inside_an_epoch_changes_nothing(
     assert resumed.name == whole.name == "epoch_2.pth"
     assert_same(states(whole), states(resumed))
     assert totals == 5 * [2 * length]
+
+
+def test_what_layers_draw_is_the_same_after_a_resume(tmp_path, images, monkeypatch):
+    """As DropPath and Dropout do, from PyTorch's own generator."""
+    plain = TinyNet.forward
+    monkeypatch.setattr(TinyNet, "forward", lambda self, x: (F.dropout(plain(self, x)[0], 0.5),))
+    config = write_config(tmp_path / "config.py", images)
+    options = {"train_cfg.max_epochs": 1, "precision": "fp32"}
+    whole = pretrain(config, work_dir=tmp_path / "whole", **options)
+    pretrain(config, work_dir=tmp_path / "pieces", **options, **{"train_cfg.max_steps": 3})
+    resumed = pretrain(config, work_dir=tmp_path / "pieces", resume=True, **options)
+    assert_same(states(whole), states(resumed))
 
 
 def test_a_finished_run_stays_finished(tmp_path, images):
