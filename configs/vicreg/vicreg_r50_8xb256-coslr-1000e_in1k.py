@@ -4,7 +4,7 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 
-# Both views from one distribution, the mean of BYOL's two.
+# Both views from one distribution, between BYOL's two.
 _view = dict(preset="byol_1", blur_prob=0.5, solarize_prob=0.1, interpolation="bicubic")
 model = dict(
     type="VICReg",
