@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One machine, one process a GPU: dist_train.sh CONFIG GPUS [options of train.py]
-# Without GPUs it starts as many CPU processes. PYTHON names the interpreter.
+# Without GPUs it starts as many CPU processes, of one thread each unless OMP_NUM_THREADS is set (a
+# default of torchrun's). PYTHON names the interpreter.
 set -euo pipefail
 
 if ! [[ ${2:-} =~ ^[1-9][0-9]*$ ]]; then
