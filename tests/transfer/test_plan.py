@@ -9,13 +9,15 @@ import torch
 from densessl.conversion.export import export_checkpoint
 from densessl.conversion.source import IMAGENET_INPUT
 from densessl.errors import UserError
+from densessl.transfer.finetune import harness
 from densessl.transfer.finetune.configure import (
     load_config,
 )
-from densessl.transfer.finetune.harness import _fit_backbone
+from densessl.transfer.finetune.harness import _fit_backbone, finetune
 from densessl.transfer.finetune.inits import Init, check_inits, prepare_init, tensors_of
 from densessl.transfer.finetune.plan import alone_in, check_request, open_plan, runs_of
 from tests.checkpoints import write_checkpoint
+from tests.tiny_sets import make_mask_folders
 
 
 def test_checkpoints_of_different_depths_are_not_compared():
@@ -137,6 +139,28 @@ def test_a_comparison_may_grow(tmp_path, old, new, same):
     for plan in (new, old):  # the earlier command again is a part of it
         open_plan(tmp_path, plan)
         assert json.loads((tmp_path / "plan.json").read_text()) == new
+
+
+def test_an_option_with_the_configs_own_value_is_another_plan(tmp_path, monkeypatch):
+    """It keeps the batch of the config, which is a device's, or the rate, which would be scaled."""
+    base = "densessl::transfer/segmentation/fcn_small.py"
+    (tmp_path / "own.py").write_text(f'_base_ = "{base}"\ntransfer = dict(total_batch=4)\n')
+    data, work = make_mask_folders(tmp_path / "set"), tmp_path / "work"
+
+    def compare(**options):
+        monkeypatch.setattr(harness, "run_all", lambda *_: (work / "runs").mkdir(exist_ok=True))
+        given = {key.replace("__", "."): value for key, value in options.items()}
+        finetune(tmp_path / "own.py", dict(a="random"), work, data=data, cfg_options=given)
+
+    batch, rate = dict(train_dataloader__batch_size=8), dict(optim_wrapper__optimizer__lr=0.001)
+    compare()
+    compare(**rate)  # for the protocol's batch it is this one
+    for options, message in (
+        (batch, "images_a_step: there 4, now 8\n  learning_rate: there 0.001, now 0.002"),
+        ({**batch, **rate}, "images_a_step: there 4, now 8"),
+    ):
+        with pytest.raises(UserError, match=message):
+            compare(**options)
 
 
 def test_a_folder_of_somebody_else_stays_as_it_is(tmp_path):

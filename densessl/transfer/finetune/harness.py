@@ -104,6 +104,9 @@ def finetune(
         else:
             open_plan(work_dir, request)
         batch_note = configure.set_batch(cfg, options)
+        # Not in the text: an option that repeats the config's own value changes how these are set.
+        request["images_a_step"] = cfg.train_dataloader.batch_size
+        request["learning_rate"] = cfg.optim_wrapper.optimizer.get("lr")
         if iterations is not None:
             configure.set_iterations(cfg, iterations, options)
         labelled = _set_data(cfg, folder, classes, work_dir)
