@@ -1,5 +1,7 @@
 """What a transfer config becomes for one job: schedule, batch, input, starting point, options."""
 
+from pathlib import Path
+
 import pytest
 
 from densessl.engine.config import config_folder
@@ -124,6 +126,34 @@ def test_iterations_stretch_the_whole_schedule():
     cfg = load_config("fcn_small", {"train_cfg.val_interval": 7})
     set_iterations(cfg, 60, {"train_cfg.val_interval": 7})
     assert cfg.train_cfg.val_interval == 7
+
+
+def test_iterations_stretch_schedules_of_ones_own(tmp_path):
+    """Also those that say their length beside their end, as RTMDet's does."""
+    cosine = dict(type="CosineAnnealingLR", T_max=550, by_epoch=False, begin=50, end=600)
+    cfg = load_config(_own(tmp_path, [dict(type="LinearLR", by_epoch=False, end=50), cosine]))
+    set_iterations(cfg, 60, {})
+    cosine = cfg.param_scheduler[1]
+    assert (cosine.begin, cosine.end, cosine.T_max) == (15, 60, 45)
+
+    by_epoch = dict(type="CosineAnnealingLR", T_max=12, end=12, convert_to_iter_based=True)
+    length = dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=12, val_interval=1)
+    cfg = load_config(_own(tmp_path, [by_epoch], length))
+    set_iterations(cfg, 60, {})
+    assert cfg.param_scheduler[0].T_max == 60
+    assert "convert_to_iter_based" not in cfg.param_scheduler[0]
+
+    alone = dict(type="StepLR", step_size=200, gamma=0.5, by_epoch=False, end=600)
+    cfg = load_config(_own(tmp_path, dict(alone, _delete_=True)))  # mmengine takes one without list
+    set_iterations(cfg, 60, {})
+    assert (cfg.param_scheduler.end, cfg.param_scheduler.step_size) == (60, 20)
+
+
+def _own(folder: Path, schedule: list | dict, length: dict | None = None) -> Path:
+    text = '_base_ = "densessl::transfer/segmentation/fcn_small.py"\n'
+    text += f"param_scheduler = {schedule}\ntrain_cfg = {length or {}}\n"
+    (folder / "own.py").write_text(text)
+    return folder / "own.py"
 
 
 def test_total_batch_or_linear_scaling():

@@ -20,6 +20,7 @@ from densessl.transfer.finetune.inits import Init, set_init_cfg
 # Channels of C2..C5.
 CHANNELS = {True: [256, 512, 1024, 2048], False: [64, 128, 256, 512]}
 TRAIN_IDS = "_gtFine_labelTrainIds.png"  # of Cityscapes; its archive lacks them
+LENGTHS = {"T_max", "step_size", "total_steps"}  # of mmengine's schedules, counted from their begin
 TO_LAB = dict(type="densessl.ToLab")  # goes before the last step, which packs the image
 
 
@@ -216,18 +217,23 @@ def set_iterations(cfg: Config, iterations: int, options: dict[str, Any]) -> Non
         if cfg.default_hooks.get("checkpoint"):
             cfg.default_hooks.checkpoint.update(by_epoch=False, interval=interval)
     warm_up, new_warm_up = 0, 0
-    for scheduler in cfg.param_scheduler:
+    schedules = cfg.get("param_scheduler") or []
+    for scheduler in [schedules] if isinstance(schedules, dict) else schedules:
         if scheduler.type == "LinearLR" and not scheduler.get("by_epoch", True):
             # A warm-up keeps its length unless the whole run is shorter.
             warm_up, new_warm_up = scheduler.end, max(1, min(scheduler.end, iterations // 4))
             scheduler.end = new_warm_up
             continue
         scale = iterations / (old if scheduler.get("by_epoch", True) == by_epoch else iterations)
-        begin = scheduler.get("begin", 0)
+        begin, end = scheduler.get("begin", 0), scheduler.get("end", old)
         scheduler.begin = new_warm_up if begin and begin == warm_up else round(begin * scale)
-        scheduler.end = round(scheduler.get("end", old) * scale)
+        scheduler.end = round(end * scale)
         if "milestones" in scheduler:
             scheduler.milestones = [round(m * scale) for m in scheduler.milestones]
+        for length in LENGTHS & scheduler.keys():
+            span = (scheduler.end - scheduler.begin) / (end - begin)
+            scheduler[length] = max(1, round(scheduler[length] * span))
+        scheduler.pop("convert_to_iter_based", None)  # it is now
         scheduler.by_epoch = False
 
 
