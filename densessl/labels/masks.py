@@ -1,5 +1,6 @@
 """Segmentation masks as PNGs of class indices."""
 
+import re
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -27,6 +28,8 @@ VOC_NAMES = (
 # Images and masks: ours, ADE20K's, mmseg's.
 FOLDERS = (("images", "masks"), ("images", "annotations"), ("img_dir", "ann_dir"))
 NAME_FILES = ("classes.txt", "labels.txt", "labelmap.txt")
+# CVAT's labelmap.txt has a colour, parts and actions behind each name.
+COLOURED = re.compile(r"(.+?):\s*(\d+\s*,\s*\d+\s*,\s*\d+)?\s*(:.*)?")
 # A class seen in fewer evaluation images than both of these makes mIoU a matter of luck.
 RARE_IMAGES, RARE_SHARE = 20, 0.05
 
@@ -208,8 +211,9 @@ def _names(folder: Path, values: list[int], others: bool) -> dict[int, str]:
     for name in NAME_FILES:
         path = folder / name
         if path.is_file():
-            lines = [line.split(":")[0].strip() for line in read_lines(path)]
-            names = [line for line in lines if line and not line.startswith("#")]
+            lines = filter(None, map(str.strip, read_lines(path)))
+            parts = [COLOURED.fullmatch(line) or [line] * 2 for line in lines if line[0] != "#"]
+            names = [part[1].strip() for part in parts]
             if others:
                 names += [f"class {value}" for value in range(len(names), max(values) + 1)]
             if len(names) <= max(values):

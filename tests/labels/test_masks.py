@@ -98,6 +98,24 @@ def test_masks_without_a_pixel_to_judge_on_are_refused(tmp_path):
         masks.find(root, ["1=disc", "2=square"])
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("0: sky\n1: disc\n2: square", ["0: sky", "1: disc", "2: square"]),
+        ("none\nvehicle: car\nvehicle: truck", ["none", "vehicle: car", "vehicle: truck"]),
+        (
+            "# label:color_rgb:parts:actions\n\nnone:0,0,0::\na b:9,9,9::\nc:::",
+            ["none", "a b", "c"],
+        ),
+        ("none: 0, 0, 0\nopen 12:30\nc", ["none", "open 12:30", "c"]),
+    ],
+)
+def test_of_a_labelmap_the_names_are_read_and_other_names_are_whole(tmp_path, text, names):
+    root = make_mask_folders(tmp_path)
+    (root / "labelmap.txt").write_text(text)
+    assert masks.find(root, None).classes == names
+
+
 def test_one_class_alone_is_refused(tmp_path):
     with pytest.raises(UserError, match="fewer than two classes.*\n.*background as well"):
         masks.find(make_mask_folders(tmp_path), ["class 1"])
