@@ -135,7 +135,7 @@ def _load(path: Path) -> dict:
                     f"An entry of '{part}' in {path} lacks {', '.join(missing)}.",
                     f"Each needs {', '.join(keys)}.",
                 )
-    for part in ("images", "annotations"):
+    for part in NEEDED:
         if len({item["id"] for item in content[part]}) < len(content[part]):
             raise UserError(
                 f"Some entries of '{part}' in {path} share their id.", "Number them from 1 on."

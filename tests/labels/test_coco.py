@@ -101,6 +101,10 @@ BAD = {
     "crowds to learn from": (annotations("train", iscrowd=1), "train2017.json can be learned from"),
     "crowds to judge on": (annotations("val", iscrowd=1), "val2017.json can be learned from"),
     "ids twice": (annotations("val", id=5), "share their id"),
+    "categories of one id": (
+        in_both(lambda c: c["categories"].append(dict(id=1, name="star"))),
+        "Some entries of 'categories'",
+    ),
     "no such image": (the_third(image_id=77), "belongs to image 77"),
     "no such category": (the_third(category_id=0), "has the category 0"),
     "area": (the_third(area=None), "has the area None"),

@@ -49,6 +49,17 @@ def test_coco_is_read_by_mmdet(tmp_path, task, metric):
     assert note.endswith("; 1 objects without an area count as missed")
 
 
+def test_mmdet_gets_json_without_a_byte_order_mark(tmp_path):
+    root = make_coco(tmp_path / "set")
+    path = root / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content), encoding="utf-8-sig")
+    data = read_data(root, "detection", tmp_path / "lists")
+    assert data.evaluator["ann_file"] == data.val["ann_file"] != str(path)
+    assert json.loads(Path(data.val["ann_file"]).read_text()) == content  # as pycocotools reads it
+    assert data.train["ann_file"] == str(root / "annotations" / "instances_train2017.json")
+
+
 @pytest.mark.parametrize(
     ("make", "task"),
     [

@@ -1,5 +1,6 @@
 """A user's labelled data as mmdet and mmseg want it: configs of two sets and of the metric."""
 
+import codecs
 import hashlib
 import json
 from dataclasses import dataclass
@@ -109,21 +110,27 @@ def _class_masks(folder: Path, classes: list[str] | None, out_dir: Path) -> Labe
 
 
 def _coco_boxes(folder: Path, classes: list[str] | None, out_dir: Path) -> LabelledData | None:
-    return _coco(folder, classes, ["bbox"])
+    return _coco(folder, classes, out_dir, ["bbox"])
 
 
 def _coco_masks(folder: Path, classes: list[str] | None, out_dir: Path) -> LabelledData | None:
-    return _coco(folder, classes, ["bbox", "segm"])
+    return _coco(folder, classes, out_dir, ["bbox", "segm"])
 
 
-def _coco(folder: Path, classes: list[str] | None, metrics: list[str]) -> LabelledData | None:
+def _coco(
+    folder: Path, classes: list[str] | None, out_dir: Path, metrics: list[str]
+) -> LabelledData | None:
     found = coco.find(folder, classes, masks="segm" in metrics)
     if found is None:
         return None
     chosen, train, val = found
     common = dict(type="CocoDataset", metainfo=dict(classes=chosen))
     sets = [
-        dict(**common, ann_file=str(part.file), data_prefix=dict(img=f"{part.images}/"))
+        dict(
+            **common,
+            ann_file=_without_mark(part.file, out_dir),
+            data_prefix=dict(img=f"{part.images}/"),
+        )
         for part in (train, val)
     ]
     files = (
@@ -143,9 +150,20 @@ def _coco(folder: Path, classes: list[str] | None, metrics: list[str]) -> Labell
         # No minimum size: users' images may be small.
         train=dict(**sets[0], filter_cfg=dict(filter_empty_gt=True, min_size=0)),
         val=dict(**sets[1], test_mode=True),
-        evaluator=dict(type="ExactCocoMetric", ann_file=str(val.file), metric=metrics),
+        evaluator=dict(type="ExactCocoMetric", ann_file=sets[1]["ann_file"], metric=metrics),
         labels_sha256=hashlib.sha256(train.file.read_bytes() + val.file.read_bytes()).hexdigest(),
     )
+
+
+def _without_mark(file: Path, out_dir: Path) -> str:
+    """The json, or a copy without the byte-order mark, at which mmdet stops."""
+    content = file.read_bytes()
+    if not content.startswith(codecs.BOM_UTF8):
+        return str(file)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    copy = out_dir / f"{file.stem}_{hashlib.sha256(content).hexdigest()[:12]}.json"
+    copy.write_bytes(content.removeprefix(codecs.BOM_UTF8))
+    return str(copy.resolve())
 
 
 def _shared(train: list[str], val: list[str]) -> str:
