@@ -81,6 +81,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.table and not (args.checkpoint and args.data):
         parser.error("give a CHECKPOINT and --data DIR, or --table FILE ...")
+    if args.table and (args.checkpoint or args.data or args.out):
+        parser.error("--table only prints: leave out the checkpoint, --data and --out")
     return args
 
 

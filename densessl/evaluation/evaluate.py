@@ -3,9 +3,10 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from torch import nn
@@ -177,18 +178,17 @@ def table(results: Sequence[dict[str, Any]]) -> str:
                 f"A result has the format {kind!r}, not '{FORMAT}'.",
                 "Pass the files that this version of tools/test.py wrote.",
             )
-    shared = set.intersection(*({*result["data"]} for result in results)) - {"name"}
-    first = _terms(results[0], shared)
+    terms: dict[str, tuple[Any, str]] = {}  # what the results before have in common, and of which
     for result in results:
-        terms = _terms(result, shared)
-        differing = [key for key in first if terms[key] != first[key]]
-        if differing:
-            one, other = results[0]["backbone"]["name"], result["backbone"]["name"]
-            raise UserError(
-                f"The results do not compare: {differing[0]} is {first[differing[0]]} for {one} "
-                f"and {terms[differing[0]]} for {other}.",
-                "Put results of the same data and settings into one table.",
-            )
+        name = result["backbone"]["name"]
+        for key, value in _terms(result).items():
+            known, other = terms.setdefault(key, (value, name))
+            if value != known:
+                raise UserError(
+                    f"The results do not compare: {key} is {known} for {other} and {value} for "
+                    f"{name}.",
+                    "Put results of the same data and settings into one table.",
+                )
     metrics = list(_merged(result["metrics"] for result in results))
     rows = [["", *metrics, "n"], ["---", *["---:"] * (len(metrics) + 1)]]
     groups: dict[tuple, list[dict[str, float]]] = {}
@@ -214,17 +214,18 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         counts = (sum(metric in each for each in same) for metric in metrics)
         n = " / ".join(map(str, dict.fromkeys(counts)))
         rows.append([label.replace("|", r"\|"), *(_cell(same, metric) for metric in metrics), n])
-    chance = _merged(result["chance"] for result in results)
-    rows.append(["chance", *(f"{chance[metric]:.1f}" for metric in metrics), ""])
+    chances = [result["chance"] for result in results]
+    means = (fmean(each[metric] for each in chances if metric in each) for metric in metrics)
+    rows.append(["chance", *(f"{mean:.1f}" for mean in means), ""])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _terms(result: dict[str, Any], tasks: Collection[str]) -> dict[str, Any]:
-    """What must be the same for two results to compare in ``tasks``."""
+def _terms(result: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same for two results to compare, in the tasks that both have."""
     data, free = result["data"], dict(result["settings"], seed=None)
     counted = {
         f"{task}.{what}": data[task][what]
-        for task in sorted(tasks)
+        for task in sorted(data.keys() - {"name"})
         for what in ("classes", "train", "val")
     }
     return dict(data=data["name"], **free, **counted)

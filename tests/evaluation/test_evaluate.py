@@ -159,6 +159,26 @@ def test_a_table_of_results(classes):
         table([{}])
 
 
+def test_results_compare_wherever_two_of_them_share_a_task(classes):
+    base = evaluate(Colours(), classes, ["knn", "linear"], size=32)
+    only_knn, both, only_linear = (json.loads(json.dumps(base)) for _ in range(3))
+    for result, other in ((only_knn, "linear"), (only_linear, "knn")):
+        for part in ("data", "metrics", "chance"):
+            name = other if part == "data" else f"{other}_top1"
+            del result[part][name]
+    only_linear["data"]["linear"]["train"] = 1
+    with pytest.raises(UserError, match="do not compare: linear.train is"):
+        table([only_knn, both, only_linear])
+
+
+def test_chance_in_a_table_is_the_mean_of_the_results(classes):
+    """A split that is drawn has another commonest class for another seed."""
+    results = [evaluate(Colours(), classes, ["knn"], size=32, seed=seed) for seed in (0, 1)]
+    for result, chance in zip(results, (20.0, 40.0), strict=True):
+        result["chance"]["knn_top1"] = chance
+    assert table(results).splitlines()[-1] == "| chance | 30.0 |  |"
+
+
 def test_a_seed_that_changed_nothing_is_no_second_seed(voc, classes, checkpoint):
     """VOC has its own split; that of a folder of classes follows the seed, as random weights do."""
 
@@ -193,6 +213,13 @@ def test_the_tool(checkpoint, tmp_path, capsys):
     assert "| BYOL |" in capsys.readouterr().out
     assert run_tool("--table", out, out) == 2  # no mean over one result
     assert "the same evaluation of the same weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("beside", [["--out", "table.md"], ["--data", "x"]])
+def test_a_table_takes_nothing_that_it_would_pass_over(tmp_path, capsys, beside):
+    with pytest.raises(SystemExit):
+        run_tool("--table", tmp_path / "a.json", *beside)
+    assert "--table only prints" in capsys.readouterr().err
 
 
 def test_the_tool_counts_images_in_both_parts(checkpoint, tmp_path, capsys):
