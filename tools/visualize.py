@@ -29,7 +29,8 @@ def picture(text: str) -> str:
 def named(text: str) -> tuple[str, str]:
     """The type of ``NAME=CHECKPOINT``; the file's own name stands for a missing NAME."""
     name, equals, source = text.partition("=")
-    return (name, source) if equals else (Path(text).stem, text)
+    whole = not equals or Path(text).is_file()  # a path may have a = in it
+    return (Path(text).stem, text) if whole else (name, source)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -76,6 +77,11 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as error:
         raise UserError(f"Pictures need matplotlib: {error}.", "pip install matplotlib") from error
     if what == "features":
+        names = [name for name, _ in args["sources"]]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(
+                f"Several backbones are called '{twice}'.", "Write NAME=CHECKPOINT for each."
+            )
         args["sources"] = dict(args["sources"])
     figure = getattr(visualization, f"show_{what}")(**args)
     with open_atomically(out) as file:

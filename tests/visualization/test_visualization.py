@@ -159,3 +159,27 @@ def test_what_cannot_be_drawn_is_said(tmp_path, slopes, capsys):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="No images found"):
         show_correspondence(Colours(), tmp_path / "empty", size=64)
+
+
+def test_backbones_of_one_name_are_refused_and_paths_may_have_an_equals_sign(
+    tmp_path, slopes, capsys
+):
+    files = [tmp_path / f"lr={rate}" / "epoch_1.pth" for rate in (1, 2)]
+    for file in files:
+        file.parent.mkdir()
+        write_checkpoint(file, dict(type="ResNet", depth=18))
+    few = [
+        "--images",
+        str(slopes),
+        "--count",
+        "1",
+        "--size",
+        "64",
+        "--out",
+        str(tmp_path / "a.png"),
+    ]
+    assert visualize.main(["features", *map(str, files), *few]) == 2
+    assert "Several backbones are called 'epoch_1'" in capsys.readouterr().err
+    named = [f"{number}={file}" for number, file in enumerate(files)]
+    for sources in (named, [str(files[0])]):
+        assert visualize.main(["features", *sources, *few]) == 0
