@@ -32,6 +32,11 @@ NAME_FILES = ("classes.txt", "labels.txt", "labelmap.txt")
 COLOURED = re.compile(r"(.+?):\s*(\d+\s*,\s*\d+\s*,\s*\d+)?\s*(:.*)?")
 # A class seen in fewer evaluation images than both of these makes mIoU a matter of luck.
 RARE_IMAGES, RARE_SHARE = 20, 0.05
+# What that means for a class of --classes that the training or the evaluation masks lack.
+ABSENT = (
+    "in no training mask, never learned",
+    "in no evaluation mask, an IoU of 0 once a pixel is taken for it",
+)
 
 
 class MaskPairs(NamedTuple):
@@ -42,7 +47,7 @@ class MaskPairs(NamedTuple):
     train: list[dict]  # of img_path, seg_map_path and mask_crc32
     val: list[dict]
     chance: str  # what always answering the commonest class scores
-    note: str  # which classes are left out
+    note: str  # which classes are left out, or in one part alone
 
 
 def find(folder: Path, classes: list[str] | None) -> MaskPairs | None:
@@ -70,6 +75,9 @@ def find(folder: Path, classes: list[str] | None) -> MaskPairs | None:
                 f"{', '.join(names.values())}.",
                 "Check them, or --classes.",
             )
+    for seen, words in zip(counts, ABSENT, strict=True):
+        absent = [name for value, name in names.items() if value not in seen]
+        note += f"; {words}: {', '.join(absent)}" if absent else ""
     index = {value: number for number, value in enumerate(names)}
     indices_of = {str(value): index.get(value, IGNORED) for value in values}
     return MaskPairs(list(names.values()), indices_of, *pairs, _chance(names, *pixels), note)

@@ -90,6 +90,18 @@ def test_chance_is_the_commonest_class_of_training_everywhere(tmp_path):
         assert masks.find(root, classes).chance == expected
 
 
+@pytest.mark.parametrize(
+    ("part", "words"), [("train", "never learned: class 1"), ("val", "taken for it: class 1")]
+)
+def test_a_class_asked_for_that_one_part_lacks_is_said(tmp_path, part, words):
+    root = make_mask_folders(tmp_path)
+    for path in (root / "masks" / part).iterdir():
+        pixels = np.array(Image.open(path))
+        Image.fromarray(np.where(pixels == 1, 2, pixels)).save(path)
+    assert masks.find(root, ["background", "class 1", "class 2"]).note.endswith(words)
+    assert "class 1" not in masks.find(root, ["background", "class 2"]).note.partition("ask")[0]
+
+
 def test_masks_without_a_pixel_to_judge_on_are_refused(tmp_path):
     root = make_mask_folders(tmp_path)
     for path in (root / "masks" / "val").iterdir():
