@@ -84,9 +84,10 @@ class FrozenBackbone:
     def embed(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 RGB -> (B, C): the last map's mean, or what ``token`` says."""
         images = self.prepare(pixels)
-        if self.token and hasattr(self.module, "embed"):
-            return self.module.embed(images)[1]
-        return self.module(images)[-1].mean((2, 3))
+        with self._size_explained():
+            if self.token and hasattr(self.module, "embed"):
+                return self.module.embed(images)[1]
+            return self.module(images)[-1].mean((2, 3))
 
     def maps(self, pixels: Tensor, stages: Sequence[int] = C5) -> Tensor:
         """(B, H, W, 3) uint8 RGB -> the maps of ``stages``, concatenated at the finest's grid.
@@ -100,11 +101,25 @@ class FrozenBackbone:
                 f"The backbone gives the stages {self.out_indices}, not {tuple(lacking)}.",
                 "Choose stages among 0..3 for C2..C5; of a module those of its out_indices.",
             )
-        given = self.module(self.prepare(pixels))
+        with self._size_explained():
+            given = self.module(self.prepare(pixels))
         maps = [given[self.out_indices.index(stage)] for stage in sorted(stages)]
         grid = maps[0].shape[2:]
         fine = [F.interpolate(m, grid, mode="bilinear", align_corners=False) for m in maps[1:]]
         return torch.cat([maps[0], *fine], dim=1)
+
+    @contextmanager
+    def _size_explained(self) -> Iterator[None]:
+        """A backbone of one size says what to set in a training."""
+        try:
+            yield
+        except UserError as error:
+            if fixed_size(self.module) is None:
+                raise
+            raise UserError(
+                error.problem,
+                f"Give it images of its size: --size {self.size} or size={self.size}.",
+            ) from error
 
 
 def load_frozen(

@@ -133,6 +133,15 @@ def test_a_vision_transformer_gives_its_class_token_at_its_own_size():
         assert frozen.maps(pixels).shape == (1, 192, 14, 14)
 
 
+def test_a_backbone_of_one_size_asks_for_it():
+    vit = build_backbone(dict(type="TimmBackbone", name="vit_tiny_patch16_224", img_size=64))
+    frozen, pixels = FrozenBackbone(vit.eval()), torch.zeros(1, 96, 96, 3, dtype=torch.uint8)
+    for look in (frozen.embed, frozen.maps):
+        with pytest.raises(UserError, match="96 x 96 pixels") as error:
+            look(pixels)
+        assert "--size 64" in error.value.remedy and "train" not in error.value.remedy
+
+
 def test_images_are_represented_by_what_was_trained(tmp_path):
     """MoCo v3 trains a ViT's class token, the other methods its last map."""
     architecture = dict(
