@@ -59,10 +59,19 @@ def test_options_reach_the_config_and_new_arguments_pass():
     assert cfg.model.bbox_head.strides[0] == 4
 
 
-@pytest.mark.parametrize("transfer", ["dict()", "[]", "dict(title='Mine')"])
+@pytest.mark.parametrize(
+    "transfer", ["dict()", "[]", "dict(title='Mine')", "dict(task='detection', data='any')"]
+)
 def test_a_config_without_a_task_is_none_for_a_transfer(tmp_path, transfer):
     (tmp_path / "mine.py").write_text(f"transfer = {transfer}")
     with pytest.raises(UserError, match="is no transfer config"):
+        load_config(tmp_path / "mine.py")
+
+
+def test_a_task_that_is_none_is_named(tmp_path):
+    base = "densessl::transfer/segmentation/fcn_small.py"
+    (tmp_path / "mine.py").write_text(f"_base_ = {base!r}\ntransfer = dict(task='instances')")
+    with pytest.raises(UserError, match="the transfer.task 'instances' .did you mean 'instance'"):
         load_config(tmp_path / "mine.py")
 
 

@@ -16,9 +16,11 @@ from densessl.errors import UserError
 from densessl.suggest import did_you_mean
 from densessl.transfer.finetune.data import LabelledData
 from densessl.transfer.finetune.inits import Init, set_init_cfg
+from densessl.transfer.summary import TASK_NAMES
 
 # Channels of C2..C5.
 CHANNELS = {True: [256, 512, 1024, 2048], False: [64, 128, 256, 512]}
+OF_TRANSFER = ("task", "title", "data", "metric_note", "total_batch")
 TRAIN_IDS = "_gtFine_labelTrainIds.png"  # of Cityscapes; its archive lacks them
 LENGTHS = {"T_max", "step_size", "total_steps"}  # of mmengine's schedules, counted from their begin
 TO_LAB = dict(type="densessl.ToLab")  # goes before the last step, which packs the image
@@ -36,10 +38,18 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         UserError: There is no such config, it is none for a transfer, or an option does not fit.
     """
     cfg = read_config(path, "transfer")
-    if not isinstance(cfg.get("transfer"), dict) or "task" not in cfg.transfer:
+    told = cfg.get("transfer")
+    lacking = [key for key in OF_TRANSFER if not isinstance(told, dict) or key not in told]
+    if lacking:
         raise UserError(
-            f"{path} is no transfer config: it has no `transfer = dict(task=..., ...)`.",
+            f"{path} is no transfer config: it has no `transfer = dict({lacking[0]}=..., ...)`.",
             f"Take one of those in {config_folder() / 'transfer'}, or inherit from one.",
+        )
+    if told.task not in TASK_NAMES:
+        near = did_you_mean(str(told.task), TASK_NAMES)
+        raise UserError(
+            f"{path} has the transfer.task {told.task!r}{near}.",
+            f"Choose one of {', '.join(TASK_NAMES)}.",
         )
     _check_names(cfg, path)
     _import_ours(cfg)
