@@ -1,5 +1,7 @@
 """What a transfer config becomes for one job: schedule, batch, input, starting point, options."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,18 @@ def test_imports_of_ones_own_come_after_those_that_the_config_needs(tmp_path, na
     needed = load_config(name).custom_imports.imports
     imports = load_config(tmp_path / "own.py").custom_imports.imports
     assert imports == [*needed, *([own] if isinstance(own, str) else own)]
+
+
+def test_parts_are_registered_although_a_config_has_imports_of_its_own(tmp_path):
+    """In a process of its own, as others have imported them here."""
+    base = "densessl::transfer/detection/faster-rcnn_r50-c4_24k_voc0712.py"
+    (tmp_path / "own.py").write_text(f"_base_ = {base!r}\ncustom_imports = dict(imports='json')\n")
+    code = (
+        "import sys; from densessl.transfer.finetune.configure import load_config; "
+        "load_config(sys.argv[1]); from mmdet.registry import MODELS; "
+        "assert 'Res5ExtraNorm' in MODELS.module_dict"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "own.py"], check=True)
 
 
 def test_wrong_configs(tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+from importlib import import_module
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def _import_ours(cfg: Config) -> None:
     imports = [imports] if isinstance(imports, str) else imports
     if ours not in imports:
         cfg.custom_imports = dict(named, imports=[ours, *imports])
+        import_module(ours)  # mmengine has imported the config's own alone
 
 
 def apply_option(cfg: Config, key: str, value: Any) -> None:
