@@ -75,6 +75,16 @@ def test_resnet_to_every_target(target, depth, checkpoints, tmp_path, capsys):
     assert meta["input"]["mean"] == [1.5, 2.5, 3.5] and meta["source"] == f"r{depth}.pth"
 
 
+def test_detectron2_is_told_no_format_that_it_lacks():
+    inputs = dict(mean=[1.5, 2.5, 3.5], std=[4.0, 5.0, 6.0], channel_order="Lab")
+    target = get_target("detectron2")
+    (architecture,) = target.forms({"type": "ResNet", "depth": 50}).values()
+    text = target.usage(Path("a.pkl"), architecture, inputs)
+    assert text.endswith(
+        "FORMAT: RGB  # to be made Lab by a mapper of yours, see densessl.transforms.lab"
+    )
+
+
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
 @pytest.mark.parametrize("depth", [18, 50])
 @pytest.mark.parametrize("name", TARGETS)

@@ -71,12 +71,15 @@ class Detectron2(Target):
         depth = architecture["depth"]
         # detectron2's default of 256 is for bottlenecks.
         narrow = ", RES2_OUT_CHANNELS: 64" if depth < 50 else ""
+        order = inputs["channel_order"]
+        if order == "Lab":  # no format of detectron2's
+            order = "RGB  # to be made Lab by a mapper of yours, see densessl.transforms.lab"
         norm = "GN" if architecture["norm"] == "gn" else "SyncBN"  # detectron2's own is frozen
         return (
             f"MODEL:\n  WEIGHTS: {path}\n  BACKBONE: {{FREEZE_AT: 0}}\n"
             f"  PIXEL_MEAN: {numbers(inputs['mean'])}\n  PIXEL_STD: {numbers(inputs['std'])}\n"
             f"  RESNETS: {{DEPTH: {depth}{narrow}, NORM: {norm}, STRIDE_IN_1X1: False}}\n"
-            f"INPUT:\n  FORMAT: {inputs['channel_order']}"
+            f"INPUT:\n  FORMAT: {order}"
         )
 
 
