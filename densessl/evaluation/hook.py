@@ -63,7 +63,8 @@ class EvaluationHook(Hook):
         if get_world_size() > 1:  # NCCL would give up waiting after ten minutes
             self._group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=1))
         self.frozen = self._frozen(runner)
-        self.settings = Settings(self.size or self.frozen.size, **self.options)
+        size = self.frozen.size if self.size is None else self.size
+        self.settings = Settings(size, **self.options)
         check_settings(self.settings)
         for name, value in dict(interval=self.interval, **self.reading).items():
             if not RULES[name].fits(value):

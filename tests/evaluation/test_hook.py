@@ -18,7 +18,7 @@ from tests.training import write_config, write_images
 
 
 def hook(data, **options) -> str:
-    settings = dict(type="EvaluationHook", data=str(data), size=32, **options)
+    settings = dict(dict(type="EvaluationHook", data=str(data), size=32), **options)
     return f"custom_hooks = [{settings!r}]"
 
 
@@ -76,6 +76,7 @@ def test_the_last_epoch_is_evaluated_whatever_the_interval(monkeypatch):
         (dict(tasks=["dense"]), "no layout known for masks"),
         (dict(which="tutor"), "EvaluationHook.which is 'tutor'"),
         (dict(taks=["knn"]), "Unknown key 'taks'"),
+        (dict(size=0), "size cannot be 0"),
         (dict(k=0), "k cannot be 0"),
         (dict(limit="all"), "limit cannot be all"),
         (dict(batch_size=0), "EvaluationHook.batch_size is 0"),
