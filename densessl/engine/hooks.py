@@ -31,7 +31,14 @@ OUR_HOOKS = dict(
     stop=dict(type="StopHook"),
 )
 COLLAPSED = 0.1
-"""The ``embedding_std`` (see ``densessl.models.health``) under which a warning comes."""
+"""The ``embedding_std`` or ``dense_std`` (``densessl.models.health``) under which one is warned."""
+ALIKE = {
+    "embedding_std": "the embeddings of all images are nearly the same. If it stays so, nothing is "
+    "learned: lower optim_wrapper.optimizer.lr",
+    "dense_std": "the embeddings of cells follow from their place in the view alone. If it stays "
+    "so, the dense loss teaches nothing: set model.dense_negatives=cells (MoCo, DenseCL), or "
+    "model.dense.match.type=LocationMatch (other methods)",
+}
 
 
 class Stopped(Exception):
@@ -166,15 +173,14 @@ def diverged(what: str) -> UserError:
 
 @HOOKS.register_module()
 class CollapseHook(Hook):
-    """Warns after an epoch at whose end all images were embedded alike; training goes on."""
+    """Warns after an epoch at whose end all images, or their cells, were embedded alike; training
+    goes on."""
 
     def after_train_epoch(self, runner: Runner) -> None:
-        spread = runner.message_hub.log_scalars.get("train/embedding_std")
-        if spread is not None and spread.mean(10) < COLLAPSED:
-            runner.logger.warning(
-                f"embedding_std is {spread.mean(10):.3f}: the embeddings of all images are nearly "
-                "the same. If it stays so, nothing is learned: lower optim_wrapper.optimizer.lr"
-            )
+        for name, words in ALIKE.items():
+            spread = runner.message_hub.log_scalars.get(f"train/{name}")
+            if spread is not None and spread.mean(10) < COLLAPSED:
+                runner.logger.warning(f"{name} is {spread.mean(10):.3f}: {words}")
 
 
 @HOOKS.register_module()

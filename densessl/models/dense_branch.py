@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from densessl.correspondence.feature import pool_to_grid
 from densessl.errors import UserError
 from densessl.models.cell_match import CellMatch, Cells
+from densessl.models.health import dense_health
 from densessl.registry import MODELS
 from densessl.structures import ViewRecord
 
@@ -71,7 +72,7 @@ class DenseBranch:
             keys: (B, C, S, S) embeddings of both views; perhaps the teacher's.
 
         Returns:
-            The sum of the two losses, and the means of the figures about the pairs.
+            The sum of the two losses, and the figures: about the pairs, the means of both ways.
         """
         loss, both = 0, []
         for one, two in ((0, 1), (1, 0)):
@@ -79,7 +80,8 @@ class DenseBranch:
             rows = pairs.rows(queries[one], keys[two])
             loss = loss + compare(*rows, pairs.groups(key_cells[two]))
             both.append(figures)
-        return loss, {name: (both[0][name] + both[1][name]) / 2 for name in both[0]}
+        figures = {name: (both[0][name] + both[1][name]) / 2 for name in both[0]}
+        return loss, {**figures, **dense_health(queries[0])}
 
     def weigh(self, loss_global: Tensor, loss_dense: Tensor, step: int) -> dict[str, Tensor]:
         """``loss`` of both together at an optimizer step, and its parts for the log."""

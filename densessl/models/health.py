@@ -33,3 +33,24 @@ def health(one: Tensor, two: Tensor) -> dict[str, Tensor]:
         **alignment,
         "uniformity": torch.pdist(one).square().mul(-2).exp().mean().log(),
     }
+
+
+@torch.no_grad()
+@full_precision
+def dense_health(cells: Tensor) -> dict[str, Tensor]:
+    """How the cells of this process's images differ at one place of the map.
+
+    A network knows the place of a cell from the padding around the map. A dense loss that the
+    place alone can lower may end with embeddings of nothing else.
+
+    Args:
+        cells: (B, C, S, S) embeddings of the cells of one view of each image; L2-normalised here.
+
+    Returns:
+        ``dense_std``: as ``embedding_std`` of ``health``, of the cells at the same place of all
+        images, mean over places; 0 when the place alone tells cells apart. Nothing for one image.
+    """
+    if len(cells) < 2:
+        return {}
+    std = l2_normalize(cells).std(0, correction=0)
+    return {"dense_std": std.mean() * cells.shape[1] ** 0.5}

@@ -17,7 +17,7 @@ from densessl.engine.message_hub import DeferredMessageHub
 from densessl.engine.runner import PretrainRunner
 from densessl.errors import UserError
 from densessl.models import MoCo
-from densessl.models.heads import GlobalHead
+from densessl.models.heads import DenseHead, GlobalHead
 from densessl.models.methods.base import Method
 from tests.models.tiny import build, optimizer_for
 from tests.training import write_config, write_images
@@ -184,16 +184,23 @@ def test_nothing_of_a_training_stays_in_the_process(tmp_path, images):
     assert made[1] == made[2]
 
 
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (GlobalHead, "the embeddings of all images are nearly the same"),
+        (DenseHead, "the embeddings of cells follow from their place"),
+    ],
+)
 @pytest.mark.parametrize("scale, warned", [(0.0, True), (1.0, False)])
 def test_a_collapse_is_said_at_the_end_of_the_epoch(
-    tmp_path, images, monkeypatch, capsys, scale, warned
+    tmp_path, images, monkeypatch, capsys, head, said, scale, warned
 ):
     """A head without weights gives every image its bias."""
-    original = GlobalHead.forward
-    monkeypatch.setattr(GlobalHead, "forward", lambda self, x: original(self, x * scale))
+    original = head.forward
+    monkeypatch.setattr(head, "forward", lambda self, x: original(self, x * scale))
     config = write_config(tmp_path / "config.py", images)
     pretrain(config, work_dir=tmp_path / "run", **{"train_cfg.max_epochs": 1})
-    assert ("the embeddings of all images are nearly the same" in capsys.readouterr().out) == warned
+    assert (said in capsys.readouterr().out) == warned
 
 
 def test_a_method_is_told_its_step_and_how_many_there_will_be():

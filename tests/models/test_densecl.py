@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from densessl.errors import UserError
 from densessl.models import DenseCL, DenseHead, GlobalHead, MoCo
 from tests.models.tiny import TinyBackbone, build, optimizer_for, views
 
@@ -145,6 +146,25 @@ def test_the_queue_holds_the_teachers_keys_pooled_before_normalisation():
         expected = pooled / pooled.norm(dim=1, keepdim=True)
     method.train_step(batch, optimizer_for(method))
     assert torch.allclose(method.dense_queue.features[:6], expected, atol=1e-12)
+
+
+def test_the_queue_may_hold_one_drawn_key_of_each_image():
+    method, batch = densecl(dense_negatives="cells", queue_size=600), views()
+    with torch.no_grad():
+        cells = method.teacher.dense_head(method.teacher.backbone(batch.views[1])[0]).flatten(2)
+        cells = cells / cells.norm(dim=1, keepdim=True)  # (6, 10, 49)
+    drawn = []
+    for step in range(100):
+        method.step = step
+        method.loss(batch)
+        method.dense_queue.advance()
+        keys = method.dense_queue.features[6 * step : 6 * step + 6]
+        nearest = torch.einsum("nc,ncq->nq", keys, cells).max(1)
+        assert torch.allclose(nearest.values, torch.ones(6, dtype=torch.float64), atol=1e-12)
+        drawn.append(nearest.indices)
+    assert len(torch.stack(drawn).unique()) == 49
+    with pytest.raises(UserError, match="model.dense_negatives is 'means'"):
+        densecl(dense_negatives="means")
 
 
 @pytest.mark.parametrize("make", [moco, densecl])

@@ -21,7 +21,7 @@ from densessl.models import (
     VICReg,
     build_backbone,
 )
-from densessl.models.health import health
+from densessl.models.health import dense_health, health
 from tests.models.tiny import build, optimizer_for, views
 
 LINEAR = dict(type="GlobalHead", hidden_channels=(), out_channels=4)
@@ -206,6 +206,20 @@ def test_a_global_head_takes_vectors_and_pools_maps():
 def test_health_of_one_image_is_its_alignment():
     """A spread of one image would look like a collapse."""
     assert health(torch.eye(3)[:1], -torch.eye(3)[:1]) == {"alignment": torch.tensor(4.0)}
+
+
+def test_health_of_cells_is_their_spread_at_each_place():
+    """Not over places: what tells only those apart is no content."""
+    places = torch.eye(8)[:4].T.reshape(1, 8, 2, 2)
+    assert dense_health(places.expand(50, -1, -1, -1))["dense_std"].item() == 0
+    torch.manual_seed(0)
+    even = dense_health(torch.randn(500, 512, 2, 2, requires_grad=True))["dense_std"]
+    assert even.item() == pytest.approx(1, abs=0.01) and not even.requires_grad
+    cells = torch.randn(3, 5, 2, 2, dtype=torch.float64)
+    unit = cells / cells.square().sum(1, keepdim=True).sqrt()
+    apart = (unit - unit.mean(0)).square().mean(0).sqrt().mean() * math.sqrt(5)
+    assert dense_health(7 * cells)["dense_std"].item() == pytest.approx(apart.item(), abs=1e-12)
+    assert dense_health(cells[:1]) == {}
 
 
 def test_health_of_a_collapse_and_of_an_even_spread():

@@ -23,6 +23,7 @@ class DenseCL(MoCo):
         temperature: The divisor of every cosine.
         momentum: The teacher's share kept at each optimizer step.
         symmetric: See ``MoCo``; cells are matched from either view then.
+        dense_negatives: See ``MoCo``.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class DenseCL(MoCo):
         temperature: float = 0.2,
         momentum: float = 0.999,
         symmetric: bool = False,
+        dense_negatives: str = "pooled",
         data_preprocessor: dict | None = None,
     ):
         super().__init__(
@@ -49,5 +51,6 @@ class DenseCL(MoCo):
             dense=DenseBranch(
                 dense_head, grid=grid, loss_lambda=loss_lambda, warmup_steps=warmup_steps
             ),
+            dense_negatives=dense_negatives,
             data_preprocessor=data_preprocessor,
         )

@@ -6,12 +6,14 @@ import torch
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
-from densessl.correspondence.feature import pool_to_grid
+from densessl.correspondence.feature import gather_cells, pool_to_grid
+from densessl.errors import UserError
 from densessl.losses import info_nce
 from densessl.models.cell_match import Cells
 from densessl.models.dense_branch import DenseBranch, attach_dense
 from densessl.models.distributed import BatchShuffle
-from densessl.models.health import health
+from densessl.models.draws import draw
+from densessl.models.health import dense_health, health
 from densessl.models.memory import FeatureQueue, fill_queue_size
 from densessl.models.methods.base import Method
 from densessl.models.teacher import Teacher
@@ -20,6 +22,7 @@ from densessl.registry import MODELS
 from densessl.structures import PackedBatch, ViewBatch, ViewRecord
 
 MAX_QUEUE = 65536
+DENSE_NEGATIVES = ("pooled", "cells")
 
 
 @MODELS.register_module()
@@ -37,6 +40,12 @@ class MoCo(Method):
             and twice the keys. The loss is the mean of both ways.
         dense: Config of a ``DenseBranch``, with a second queue of the same size; None leaves it
             out.
+        dense_negatives: What that queue keeps of an image: "pooled", the mean of its dense keys
+            (2011.09157), or "cells", one of them, drawn at each step. From means a cell differs by
+            its place alone, whatever it shows.
+
+    Raises:
+        UserError: For other ``dense_negatives``.
     """
 
     def __init__(
@@ -48,9 +57,15 @@ class MoCo(Method):
         momentum: float = 0.999,
         symmetric: bool = False,
         dense: dict | DenseBranch | None = None,
+        dense_negatives: str = "pooled",
         data_preprocessor: dict | None = None,
     ):
         super().__init__(backbone, data_preprocessor)
+        if dense_negatives not in DENSE_NEGATIVES:
+            raise UserError(
+                f"model.dense_negatives is {dense_negatives!r}.",
+                f"use one of: {', '.join(DENSE_NEGATIVES)}",
+            )
         queue_size = queue_size or MAX_QUEUE
         self.head = self.build_head(head)
         self.queue = FeatureQueue(queue_size, self.head.out_channels)
@@ -60,6 +75,7 @@ class MoCo(Method):
             self.dense_queue = FeatureQueue(queue_size, self.dense_head.out_channels)
         self.temperature = temperature
         self.symmetric = symmetric
+        self.dense_negatives = dense_negatives
         self.chance = math.log(queue_size + 1)
 
     @classmethod
@@ -94,7 +110,7 @@ class MoCo(Method):
         self.queue.remember(key)
         losses = {"loss": info_nce(query, key, self.queue.features, self.temperature)}
         if self.dense is not None:
-            losses = self.with_cells(losses["loss"], features, *dense_keys, batch.records)
+            losses = self.with_cells(losses["loss"], features, *dense_keys, batch)
         return {**losses, **self.figures(query, key)}
 
     def with_cells(
@@ -104,15 +120,20 @@ class MoCo(Method):
         key_features: Tensor,
         dense_key: Tensor,
         pooled_key: Tensor,
-        records: tuple[ViewRecord, ViewRecord],
+        batch: ViewBatch,
     ) -> dict[str, Tensor]:
         """The loss with the dense branch's, from the query's map and ``encode_keys``."""
-        self.dense_queue.remember(pooled_key)
-        cells = self.dense.cells(features, records[0])
+        if self.dense_negatives == "cells":
+            place = draw(dense_key[0, 0].numel(), 1, self.step, batch.index)
+            self.dense_queue.remember(gather_cells(dense_key, place).squeeze(2))
+        else:
+            self.dense_queue.remember(pooled_key)
+        cells = self.dense.cells(features, batch.records[0])
         dense_query = l2_normalize(self.dense_head(cells.features))  # (B, C, S, S)
-        pairs, figures = self.dense.match(cells, Cells(key_features, records[1]))
+        pairs, figures = self.dense.match(cells, Cells(key_features, batch.records[1]))
         rows = pairs.rows(dense_query, dense_key)  # (B * P, C) each
         loss_dense = info_nce(*rows, self.dense_queue.features, self.temperature)
+        figures |= dense_health(dense_query)
         return {**self.dense.weigh(loss_global, loss_dense, self.step), **figures}
 
     def figures(self, query: Tensor, key: Tensor) -> dict[str, Tensor]:
