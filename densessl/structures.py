@@ -66,7 +66,7 @@ class ViewBatch(NamedTuple):
         first, second = self.records
         return ViewBatch(
             views=(torch.cat([one, two]), torch.cat([two, one])),
-            records=(_joined(first, second), _joined(second, first)),
+            records=(join_records(first, second), join_records(second, first)),
             index=self.index.repeat(2),
             broken=self.broken.repeat(2),
         )
@@ -116,8 +116,9 @@ class PackedBatch(NamedTuple):
         )
 
 
-def _joined(first: ViewRecord, second: ViewRecord) -> ViewRecord:
-    return ViewRecord(*map(torch.cat, zip(first, second, strict=True)))
+def join_records(*records: ViewRecord) -> ViewRecord:
+    """The records of views that are put together along their first axis."""
+    return ViewRecord(*map(torch.cat, zip(*records, strict=True)))
 
 
 def _chunk(batch, count: int) -> list:

@@ -37,7 +37,7 @@ ALIKE = {
     "learned: lower optim_wrapper.optimizer.lr",
     "dense_std": "the embeddings of cells follow from their place in the view alone. If it stays "
     "so, the dense loss teaches nothing: set model.dense_negatives=cells (MoCo, DenseCL), or "
-    "model.dense.match.type=LocationMatch (other methods)",
+    "try model.dense.match.type=LocationMatch (other methods)",
 }
 
 

@@ -7,7 +7,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
 from densessl.registry import MODELS
-from densessl.structures import PackedBatch, ViewBatch, ViewRecord
+from densessl.structures import PackedBatch, ViewBatch, join_records
 from densessl.transforms import functional, opencv
 from densessl.transforms.functional import blur_kernel_size, normalize
 from densessl.transforms.lab import rgb_to_lab
@@ -65,8 +65,7 @@ class ViewPreprocessor(BaseDataPreprocessor):
         sizes = [view.shape for view in batch.views]
         for size in dict.fromkeys(sizes):  # views of one size together: so many kernels fewer
             places = [place for place, other in enumerate(sizes) if other == size]
-            records = [batch.records[place] for place in places]
-            record = ViewRecord(*map(torch.cat, zip(*records, strict=True)))
+            record = join_records(*(batch.records[place] for place in places))
             finished = self.finish(
                 torch.cat([batch.views[place] for place in places]).permute(0, 3, 1, 2),
                 record.flip,
